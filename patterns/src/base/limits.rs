@@ -1,0 +1,104 @@
+//! Every bound in one place. Reaching one is a refusal on the wire, never a stall or growth.
+
+use serde::Serialize;
+
+/// The bounds a peer is told in `welcome`, with the values the broker runs under.
+///
+/// The fixed part of the wire ([`ENVELOPE_BYTES`] and its neighbours) is not configurable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// Largest envelope (first frame after a REQ delimiter), bytes.
+    pub envelope_bytes: usize,
+    /// Largest attachment, bytes.
+    pub attachment_bytes: usize,
+    /// Attachments in one message.
+    pub attachments: usize,
+    /// Items in one batch.
+    pub batch_items: usize,
+    /// Nesting of arrays and objects.
+    pub depth: usize,
+    /// Requests in flight on one connection.
+    pub calls_per_peer: usize,
+    /// Calls and steps in flight in the whole broker.
+    pub calls: usize,
+    /// Largest credit window of a worker.
+    pub credit: u32,
+    /// Functions in one offer.
+    pub functions_per_offer: usize,
+    /// Locs in one offer or call.
+    pub locs: usize,
+    /// Steps in one graph.
+    pub steps: usize,
+    /// Bytes of graphs one connection may have in the broker.
+    pub graph_bytes: usize,
+    /// Graphs in flight on one connection.
+    pub graphs_per_peer: usize,
+    /// Steps of one graph that may be with workers, or wait for one, at once.
+    pub graph_window: usize,
+    /// Longest silence between the parts of a graph, milliseconds.
+    pub graph_part_ms: u64,
+    /// Longest timeout a caller may ask for, milliseconds.
+    pub timeout_ms: u64,
+    /// How often a peer should repeat its offer, milliseconds.
+    pub refresh_ms: u64,
+    /// Bytes that may wait for one stalled peer.
+    pub outbox_bytes: usize,
+    /// Connections known at once.
+    pub peers: usize,
+}
+
+/// Largest envelope, bytes.
+pub const ENVELOPE_BYTES: usize = 4 << 20;
+/// Largest attachment, bytes.
+pub const ATTACHMENT_BYTES: usize = 16 << 20;
+/// Largest single frame libzmq takes before it closes the connection, bytes.
+pub const FRAME_BYTES: usize = 64 << 20;
+/// A coalesced frame is closed once it holds this many bytes.
+pub const COALESCE_BYTES: usize = 64 << 10;
+/// A reply is cut into parts of about this many bytes of values.
+pub const REPLY_PART_BYTES: usize = 1 << 20;
+/// Longest function, step, loc or worker name, bytes.
+pub const NAME_BYTES: usize = 255;
+/// Longest error text that is passed on, bytes.
+pub const ERROR_TEXT_BYTES: usize = 8 << 10;
+/// Timeout of a request that names none, milliseconds.
+pub const DEFAULT_TIMEOUT_MS: u64 = 30_000;
+/// A reply names every step's outcome up to this many steps, beyond it those not done.
+pub const STEPS_IN_REPLY: usize = 1_000;
+/// Steps that one turn parses, links or answers at most, so that no input holds the core long.
+pub const STEPS_PER_TURN: usize = 2_048;
+/// Graphs that ended and can still be explained.
+pub const RECENT_GRAPHS: usize = 256;
+/// Most attempts `retry` may ask for.
+pub const RETRY_TIMES: u32 = 100;
+
+const _: () = assert!(ATTACHMENT_BYTES < FRAME_BYTES);
+const _: () = assert!(ENVELOPE_BYTES < FRAME_BYTES);
+const _: () = assert!(REPLY_PART_BYTES * 2 <= ENVELOPE_BYTES);
+const _: () = assert!(COALESCE_BYTES < REPLY_PART_BYTES);
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            envelope_bytes: ENVELOPE_BYTES,
+            attachment_bytes: ATTACHMENT_BYTES,
+            attachments: 64,
+            batch_items: 8_192,
+            depth: 128,
+            calls_per_peer: 65_536,
+            calls: 1_000_000,
+            credit: 65_536,
+            functions_per_offer: 10_000,
+            locs: 64,
+            steps: 2_000_000,
+            graph_bytes: 1 << 30,
+            graphs_per_peer: 10_000,
+            graph_window: 16_384,
+            graph_part_ms: 30_000,
+            timeout_ms: 7 * 24 * 3_600 * 1_000,
+            refresh_ms: 2_000,
+            outbox_bytes: 16 << 20,
+            peers: 65_536,
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Every "no" the broker says: a stable code, whose fault it is, and whether to try again.
+//!
+//! The table below is the one registry: `docs/errors.md` and `mpreg errors CODE` print it.
+
+use std::fmt;
+
+use serde::Serialize;
+use smol_str::SmolStr;
+
+/// Who has to change something before the same request can succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Culprit {
+    /// The peer that sent the request.
+    Caller,
+    /// The worker that ran it.
+    Worker,
+    /// The broker, or the state it is in.
+    Broker,
+}
+
+impl Culprit {
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Worker => "worker",
+            Self::Broker => "broker",
+        }
+    }
+}
+
+macro_rules! codes {
+    ($($name:ident = $text:literal, $culprit:ident, $retry:literal, $doc:literal, $advice:literal;)*) => {
+        /// A stable error code. Its text never changes once released.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Code { $(#[doc = $doc] $name,)* }
+
+        impl Code {
+            /// Every code, in the order of the registry.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The text on the wire.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            /// Whose fault it is.
+            #[must_use]
+            pub const fn culprit(self) -> Culprit {
+                match self { $(Self::$name => Culprit::$culprit,)* }
+            }
+
+            /// Whether the same request may succeed later, unchanged.
+            #[must_use]
+            pub const fn retry(self) -> bool {
+                match self { $(Self::$name => $retry,)* }
+            }
+
+            /// What happened, and whether anything changed.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$name => $doc,)* }
+            }
+
+            /// What to do next.
+            #[must_use]
+            pub const fn advice(self) -> &'static str {
+                match self { $(Self::$name => $advice,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    BadEncoding = "bad_encoding", Caller, false,
+        "The frame is not JSON, MessagePack or a bincode batch. Nothing changed.",
+        "Send `{`, `[`, a MessagePack map or array, or the byte 0x01 first.";
+    BadFrame = "bad_frame", Caller, false,
+        "An attachment is unused, missing, named twice or too large. Nothing changed.",
+        "Name each extra frame once, as {\"$frame\":n} counted from 1 after the body.";
+    BadField = "bad_field", Caller, false,
+        "A field is missing, has the wrong type or a value out of range. Nothing changed.",
+        "See `field` for which, and docs/PROTOCOL.md for what it takes.";
+    UnknownOp = "unknown_op", Caller, false,
+        "The `op` is none this broker knows. Nothing changed.",
+        "See docs/PROTOCOL.md for the ops; a newer peer may need a newer broker.";
+    EmptyBatch = "empty_batch", Caller, false,
+        "A batch without items. Nothing changed.",
+        "Send at least one item.";
+    TooLarge = "too_large", Caller, false,
+        "The envelope, the batch or an attachment is over a limit. Nothing changed.",
+        "Send large data as attachments and large graphs in parts; `welcome` names the limits.";
+    TooDeep = "too_deep", Caller, false,
+        "Arrays or objects are nested deeper than `limits.depth`. Nothing changed.",
+        "Send the value as an attachment, or flatten it.";
+    NeedsDealer = "needs_dealer", Caller, false,
+        "A REQ peer sent an op that has no single reply. Nothing changed.",
+        "Connect with a DEALER socket for cancel, offer, result, progress and graphs in parts.";
+    NotSupported = "not_supported", Caller, false,
+        "The request names something this version does not have. Nothing changed.",
+        "Leave the named field out, or use a broker that has it.";
+    DuplicateId = "duplicate_id", Caller, false,
+        "The `id` is in flight on this connection. The second request was refused, the first goes on.",
+        "Give each request in flight an id of its own.";
+    ReservedName = "reserved_name", Caller, false,
+        "Names that begin with `mpreg.` belong to the broker. Nothing changed.",
+        "Choose another name.";
+    BadName = "bad_name", Caller, false,
+        "A name is empty, too long, or has an empty word or a control character. Nothing changed.",
+        "Use 1 to 255 bytes of UTF-8, words parted by single dots.";
+    BadVersion = "bad_version", Caller, false,
+        "A version is not semver, or a range is not in Cargo's syntax. Nothing changed.",
+        "Write versions as 1.2.3 and ranges as ^1.2, ~1.2 or >=1, <3.";
+    BadArgs = "bad_args", Caller, false,
+        "A built-in function was given arguments it does not take. Nothing changed.",
+        "Built-ins take `kwargs` only; docs/PROTOCOL.md lists them.";
+    UnknownFunction = "unknown_function", Caller, true,
+        "No worker offers a function of that name now. Nothing ran.",
+        "Start a worker for it, or send \"wait\":true to wait until the timeout.";
+    NoVersion = "no_version", Caller, true,
+        "The function exists, but in no version the range allows. Nothing ran.",
+        "The message lists the versions there are.";
+    NoLocation = "no_location", Caller, true,
+        "The function exists, but on no worker with all the locs. Nothing ran.",
+        "The message lists who has the function without them.";
+    Busy = "busy", Broker, true,
+        "A bound on what may be in flight is reached. Nothing ran.",
+        "Wait for replies before sending more.";
+    Draining = "draining", Broker, true,
+        "The broker is going down and takes nothing new. Nothing ran.",
+        "Send it again to the broker that comes up, or to another.";
+    Timeout = "timeout", Broker, true,
+        "The deadline passed without an outcome. The call may have run; its late result is dropped.",
+        "Give it more time, or find out with `mpreg.graph.explain` what it waited for.";
+    Cancelled = "cancelled", Caller, false,
+        "The request was cancelled. A step that had begun was told to stop.",
+        "Nothing: it was asked for.";
+    OutcomeUnknown = "outcome_unknown", Worker, false,
+        "The worker was lost with the call in hand. It may or may not have run.",
+        "Find out, then send it again; functions offered as idempotent are moved for you.";
+    Failed = "failed", Worker, false,
+        "The worker ran the function and it failed. The message is the worker's own.",
+        "Read the message; `retry` in a step runs it again.";
+    UnencodableValue = "unencodable_value", Caller, false,
+        "A value cannot be held by the receiver's encoding. The message names the path.",
+        "Use a type that both encodings have, or an attachment.";
+    BadValue = "bad_value", Worker, false,
+        "A value is not valid in the encoding it claims. Nothing was passed on.",
+        "Encode it with a library for that format.";
+    ResultTooLarge = "result_too_large", Worker, false,
+        "A single value is over the envelope limit. The call ran.",
+        "Return large data as attachments.";
+    BadGraph = "bad_graph", Caller, false,
+        "The graph is empty or not well formed. Nothing ran.",
+        "The message says what is wrong and where.";
+    DuplicateStep = "duplicate_step", Caller, false,
+        "Two steps have one name. Nothing ran.",
+        "Give each step a name of its own; `ns/step` makes namespaces.";
+    UnknownStep = "unknown_step", Caller, false,
+        "A reference, `after` or `return` names a step that is not there. Nothing ran.",
+        "The message says where; {\"$lit\":…} quotes a value that only looks like a reference.";
+    Cycle = "cycle", Caller, false,
+        "The steps depend on each other in a circle. Nothing ran.",
+        "The message prints the circle; take one arrow out.";
+    MissingPath = "missing_path", Caller, false,
+        "A reference points into a result at a place that is not there. The step did not run.",
+        "The message names the step, the path and the type found.";
+    IncompleteGraph = "incomplete_graph", Caller, false,
+        "A part of a graph is missing or came too late. Nothing ran.",
+        "Send part 0, 1, 2 … without gaps, the last without \"more\".";
+    InputFailed = "input_failed", Caller, false,
+        "A step this one depends on did not finish. The step did not run.",
+        "See the outcome of the step it names.";
+    UnknownGraph = "unknown_graph", Caller, false,
+        "No graph with that id runs or ended lately. Nothing changed.",
+        "Use the `track` of the graph's first progress or of its reply.";
+}
+
+impl Code {
+    /// Finds a code by its text.
+    #[must_use]
+    pub fn find(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.as_str() == text)
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One "no", as it goes onto the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The stable code; a worker may send one of its own.
+    pub code: SmolStr,
+    /// Words for a person.
+    pub message: Box<str>,
+    /// Whose fault it is.
+    pub culprit: Culprit,
+    /// Whether the same request may succeed later, unchanged.
+    pub retry: bool,
+    /// The field at fault, if there is one.
+    pub field: Option<SmolStr>,
+    /// What was refused, where the request's own outcome is still to come.
+    pub refused: Option<&'static str>,
+}
+
+impl Refusal {
+    /// A refusal with the registry's culprit and retry.
+    #[must_use]
+    pub fn new(code: Code, message: impl Into<Box<str>>) -> Self {
+        Self {
+            code: SmolStr::new_static(code.as_str()),
+            message: message.into(),
+            culprit: code.culprit(),
+            retry: code.retry(),
+            field: None,
+            refused: None,
+        }
+    }
+
+    /// The same, naming the field at fault.
+    #[must_use]
+    pub fn field(code: Code, field: &str, message: impl Into<Box<str>>) -> Self {
+        Self { field: Some(SmolStr::new(field)), ..Self::new(code, message) }
+    }
+
+    /// What a worker reported: its own code and text, cut to a bound.
+    #[must_use]
+    pub fn by_worker(code: Option<&str>, message: &str, retry: bool) -> Self {
+        let code = match code {
+            Some(text) if !text.is_empty() && text.len() <= super::ids::PEER_ID_BYTES => {
+                SmolStr::new(text)
+            }
+            _ => SmolStr::new_static(Code::Failed.as_str()),
+        };
+        let message = cut(message, super::limits::ERROR_TEXT_BYTES).into();
+        Self { code, message, culprit: Culprit::Worker, retry, field: None, refused: None }
+    }
+
+    /// Whether this is the given code of the registry.
+    #[must_use]
+    pub fn is(&self, code: Code) -> bool {
+        self.code == code.as_str()
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+/// The longest prefix of `text` that fits into `bytes` and ends between characters.
+#[must_use]
+pub fn cut(text: &str, bytes: usize) -> &str {
+    let mut end = text.len().min(bytes);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}

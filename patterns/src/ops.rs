@@ -1,0 +1,379 @@
+//! What peers ask and what the broker answers, decoded: one enum each way.
+//!
+//! The wire form is `docs/PROTOCOL.md`; the sockets crate turns bytes into these and back.
+
+use serde::Serialize;
+use smol_str::SmolStr;
+
+use crate::base::{Refusal, RunId};
+use crate::values::{Body, Frames, Value};
+
+/// A peer's request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    /// Says who the peer is and what it can take.
+    Hello(Hello),
+    /// Asks for a `pong`.
+    Ping {
+        /// Echoed.
+        id: Option<SmolStr>,
+    },
+    /// Calls one function.
+    Call(Call),
+    /// One part of a dependency graph; most graphs have one part only.
+    Graph(GraphPart),
+    /// Gives a request up.
+    Cancel {
+        /// The request's id.
+        id: SmolStr,
+    },
+    /// Says what a worker can run.
+    Offer(Offer),
+    /// A worker's outcome of a run.
+    Result {
+        /// The run.
+        run: RunId,
+        /// What the function returned.
+        body: Body,
+    },
+    /// A worker's failure of a run.
+    Failed {
+        /// The run.
+        run: RunId,
+        /// The worker's words, culprit `worker`.
+        error: Refusal,
+    },
+    /// A worker's progress in a run.
+    Progress {
+        /// The run.
+        run: RunId,
+        /// 0 to 100.
+        percent: Option<f64>,
+        /// Words for a person.
+        note: Option<Box<str>>,
+    },
+    /// A worker (or client) finishes what is in hand and takes no more.
+    Bye {
+        /// Echoed.
+        id: Option<SmolStr>,
+    },
+    /// A `result`, `error` or `progress` whose id is not a run's: counted, never answered.
+    Stray,
+}
+
+/// `hello`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Hello {
+    /// Echoed.
+    pub id: Option<SmolStr>,
+    /// Whether replies may be coalesced into batches.
+    pub batch: Option<bool>,
+    /// What people call this peer.
+    pub name: Option<SmolStr>,
+    /// Whether a token came with it.
+    pub token: bool,
+}
+
+/// `call`: one function by name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Call {
+    /// Chosen by the caller, unique among what is in flight on its connection.
+    pub id: SmolStr,
+    /// The function.
+    pub fun: SmolStr,
+    /// The arguments by position: an array.
+    pub args: Option<Value>,
+    /// The arguments by name: an object.
+    pub kwargs: Option<Value>,
+    /// The attachments `args` and `kwargs` name, from 1.
+    pub frames: Frames,
+    /// Where and how it may run.
+    pub options: CallOptions,
+    /// Whether the caller wants progress.
+    pub progress: bool,
+    /// The caller's own ULID for the call's topics.
+    pub track: Option<RunId>,
+}
+
+/// What a call and a step of a graph have in common.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CallOptions {
+    /// Data the worker must have.
+    pub locs: Vec<SmolStr>,
+    /// A range in Cargo's syntax.
+    pub version: Option<SmolStr>,
+    /// Time for the whole call.
+    pub timeout_ms: Option<u64>,
+    /// Overrides what the offer says.
+    pub idempotent: Option<bool>,
+    /// Whether to wait for a worker that is not there yet.
+    pub wait: bool,
+}
+
+/// `graph`: a part of a dependency graph. Options stand in part 0.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GraphPart {
+    /// Chosen by the caller; the same for all parts.
+    pub id: SmolStr,
+    /// The array of steps as it came; read in slices, never as a tree.
+    pub steps: Option<Value>,
+    /// The attachments of this part.
+    pub frames: Frames,
+    /// Position among the parts.
+    pub part: u32,
+    /// Whether more parts follow.
+    pub more: bool,
+    /// What is returned and how failures spread.
+    pub options: GraphOptions,
+}
+
+/// The options of a graph.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GraphOptions {
+    /// Which results are returned.
+    pub returns: Returns,
+    /// What a failed step does to its siblings.
+    pub on_error: OnError,
+    /// How references are written.
+    pub refs: Refs,
+    /// Time for the whole graph.
+    pub timeout_ms: Option<u64>,
+    /// Whether the caller wants progress.
+    pub progress: bool,
+    /// The caller's own ULID for the graph.
+    pub track: Option<RunId>,
+}
+
+/// Which results a graph returns.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Returns {
+    /// Every step nothing depends on.
+    #[default]
+    Sinks,
+    /// Every step.
+    All,
+    /// Exactly these.
+    Names(Vec<SmolStr>),
+}
+
+/// What a failed step does to its siblings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnError {
+    /// They are cancelled.
+    #[default]
+    Fail,
+    /// They finish.
+    Continue,
+}
+
+/// How references are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Refs {
+    /// `{"$ref":"step","at":"/pointer"}`.
+    #[default]
+    Tagged,
+    /// Any string equal to a step's name, or `name.path.0.field`.
+    Names,
+}
+
+/// `offer`: what a worker can run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Offer {
+    /// Echoed.
+    pub id: Option<SmolStr>,
+    /// The functions; those of an earlier offer that are not here are withdrawn.
+    pub functions: Vec<Function>,
+    /// The data this worker has.
+    pub locs: Vec<SmolStr>,
+    /// The most runs in hand at once; 0 pauses.
+    pub credit: Option<u32>,
+}
+
+/// One function of an offer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Function {
+    /// Its name.
+    pub name: SmolStr,
+    /// Semver; 1.0.0 when absent.
+    pub version: Option<SmolStr>,
+    /// Whether running it twice is as good as once.
+    pub idempotent: bool,
+    /// What it does, for people.
+    pub doc: Option<SmolStr>,
+    /// JSON Schema of the arguments, as it came.
+    pub input: Option<Value>,
+    /// JSON Schema of the result, as it came.
+    pub output: Option<Value>,
+    /// How long a result may be reused, milliseconds.
+    pub cache_ms: Option<u64>,
+}
+
+/// What the broker sends to one peer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// Answers `hello`.
+    Welcome {
+        /// Echoed.
+        id: Option<SmolStr>,
+        /// The fields beside `op` and `id`: an object as JSON text.
+        about: Value,
+    },
+    /// Answers `ping`.
+    Pong {
+        /// Echoed.
+        id: Option<SmolStr>,
+    },
+    /// The outcome of a call.
+    Result {
+        /// The call's id.
+        id: SmolStr,
+        /// What it returned.
+        body: Body,
+        /// The call's ULID, where it was asked for.
+        track: Option<RunId>,
+    },
+    /// A refusal, or the outcome of a call that did not succeed.
+    Error {
+        /// The request's id where there was a readable one.
+        id: Option<SmolStr>,
+        /// The op at fault, if it was readable.
+        op: Option<SmolStr>,
+        /// Position in the batch, where there is no id.
+        item: Option<u32>,
+        /// What went wrong.
+        error: Refusal,
+        /// The call's ULID, where it was asked for.
+        track: Option<RunId>,
+    },
+    /// The outcome of a graph, or a part of it.
+    Graph(Box<GraphReply>),
+    /// What has happened to a request so far.
+    Progress(Box<ProgressReply>),
+    /// Answers `offer`.
+    Offered {
+        /// Echoed.
+        id: Option<SmolStr>,
+        /// The broker's life; another one than before means that all earlier offers are forgotten.
+        epoch: u64,
+        /// How many functions are offered now.
+        functions: u32,
+        /// The credit in force.
+        credit: u32,
+    },
+    /// A call for a worker.
+    Run(Box<Run>),
+    /// Tells a worker that a run's outcome is no longer wanted.
+    Cancel {
+        /// The run.
+        run: RunId,
+    },
+    /// Answers `bye` when nothing is in hand; sent unasked by a draining broker.
+    Bye {
+        /// Echoed.
+        id: Option<SmolStr>,
+    },
+}
+
+/// A call on its way to a worker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    /// The broker's own id for this attempt.
+    pub id: RunId,
+    /// The function.
+    pub fun: SmolStr,
+    /// The arguments by position.
+    pub args: Option<Value>,
+    /// The arguments by name.
+    pub kwargs: Option<Value>,
+    /// The attachments both name.
+    pub frames: Frames,
+    /// Time left.
+    pub deadline_ms: u64,
+    /// From 1.
+    pub attempt: u32,
+}
+
+/// `progress`, to a caller.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProgressReply {
+    /// The request's id.
+    pub id: SmolStr,
+    /// The ULID of the call or graph.
+    pub track: RunId,
+    /// The step, in a graph.
+    pub step: Option<SmolStr>,
+    /// The ULID of the step, in a graph.
+    pub step_id: Option<RunId>,
+    /// What happened: `accepted`, `started`, `progress`, `retrying`, `done`, `degraded`, `failed`,
+    /// `skipped`, `cancelled`.
+    pub event: &'static str,
+    /// 0 to 100: of the run in a `progress` from a worker, else of the graph.
+    pub percent: Option<f64>,
+    /// Words for a person.
+    pub note: Option<Box<str>>,
+}
+
+/// How a step of a graph ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StepState {
+    /// It ran and returned.
+    Done,
+    /// It failed, and its fallback stands in.
+    Degraded,
+    /// It ran and failed, or could not run.
+    Failed,
+    /// It never began, since something before it failed.
+    Skipped,
+    /// It was told to stop, or never began, since the graph ended.
+    Cancelled,
+    /// Its worker was lost with it in hand.
+    Unknown,
+}
+
+impl StepState {
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Degraded => "degraded",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+            Self::Cancelled => "cancelled",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// The outcome of one step, as the reply of its graph tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepOutcome {
+    /// Its name.
+    pub name: SmolStr,
+    /// How it ended.
+    pub state: StepState,
+    /// The code, unless it is done.
+    pub code: Option<SmolStr>,
+}
+
+/// The outcome of a graph: `result`, or `error` when `error` is set.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GraphReply {
+    /// The graph's id.
+    pub id: SmolStr,
+    /// Name and value of what finished of what is to be returned.
+    pub results: Vec<(SmolStr, Body)>,
+    /// Outcomes of the steps, when they are to be told.
+    pub steps: Vec<StepOutcome>,
+    /// The first cause, and its step.
+    pub error: Option<(Refusal, Option<SmolStr>)>,
+    /// Whether the graph ran at all: a graph refused in validation has no `results`.
+    pub ran: bool,
+    /// The graph's ULID.
+    pub track: Option<RunId>,
+    /// Position, when the reply comes in parts.
+    pub part: Option<u32>,
+    /// Whether more parts follow.
+    pub more: bool,
+}

@@ -1,0 +1,125 @@
+//! Values as they cross the wire: bytes with a kind, never trees.
+//!
+//! A value is carried byte for byte within one encoding. Whatever has to look inside (a tag, a
+//! pointer, another encoding) does so with a [`Cursor`], which walks the bytes once.
+//!
+//! In reading order: [`Cursor`] reads, [`find`] finds the tags in a value, [`locate`] follows a
+//! pointer, [`compose()`] puts values into others, [`json_to_msgpack`] and its opposite convert.
+//! [`json`] and [`msgpack`] know their bytes; [`Fault`] is what all of them say about bad ones.
+//!
+//! Not here: what a reference means and when its step has run. No value is larger than 4 GiB.
+
+mod compose;
+mod cursor;
+mod fault;
+pub mod json;
+pub mod msgpack;
+mod pointer;
+mod tags;
+mod transcode;
+
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+pub use compose::{Arguments, Template, append, arguments, carries_frames, compose};
+pub use cursor::{ArrayState, Cursor, MapState, Shape};
+pub use fault::Fault;
+pub use pointer::{Place, locate, locate_in};
+pub use tags::{Mark, Mode, VALUE_BYTES, What, check_frames, find};
+pub use transcode::{json_to_msgpack, msgpack_to_json};
+
+/// The encoding of a value's bytes. The numbers are on the wire, in the bincode batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// Bytes that nobody looks into.
+    Bytes = 0,
+    /// JSON text without space around it.
+    Json = 1,
+    /// MessagePack.
+    MsgPack = 2,
+}
+
+/// One value, as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Value {
+    /// How `bytes` are encoded.
+    pub kind: Kind,
+    /// The encoded value.
+    pub bytes: Bytes,
+}
+
+impl Value {
+    /// A value of JSON text without space around it.
+    pub fn json(text: impl Into<Bytes>) -> Self {
+        Self { kind: Kind::Json, bytes: text.into() }
+    }
+
+    /// A value of encoded MessagePack.
+    pub fn msgpack(bytes: impl Into<Bytes>) -> Self {
+        Self { kind: Kind::MsgPack, bytes: bytes.into() }
+    }
+
+    /// The JSON text of something of the broker's own.
+    ///
+    /// # Panics
+    /// Where JSON cannot hold it: a map whose keys are not text.
+    #[must_use]
+    pub fn from_serialize<T: Serialize + ?Sized>(of: &T) -> Self {
+        Self::json(serde_json::to_vec(of).expect("the broker's own types are JSON"))
+    }
+
+    /// Nothing.
+    #[must_use]
+    pub const fn null() -> Self {
+        Self { kind: Kind::Json, bytes: Bytes::from_static(b"null") }
+    }
+
+    /// Checks every byte of it.
+    pub fn check(&self) -> Result<(), Fault> {
+        let mut cursor = Cursor::of(self);
+        cursor.skip().and_then(|_| cursor.end()).map_err(Fault::in_value)
+    }
+}
+
+/// Binary attachments, named inside values as `{"$frame":n}` from 1.
+pub type Frames = Vec<Bytes>;
+
+/// A value with its attachments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Body {
+    /// The value.
+    pub value: Value,
+    /// What its `$frame` tags name.
+    pub frames: Frames,
+}
+
+impl Body {
+    /// A value without attachments.
+    #[must_use]
+    pub const fn plain(value: Value) -> Self {
+        Self { value, frames: Frames::new() }
+    }
+
+    /// Bytes that nobody looks into.
+    #[must_use]
+    pub const fn bytes(bytes: Bytes) -> Self {
+        Self::plain(Value { kind: Kind::Bytes, bytes })
+    }
+}
+
+/// A part of a frame that outlives it: shared if it is most of the frame, else copied, so that a
+/// small value does not keep a large frame alive.
+#[must_use]
+pub fn share(frame: &Bytes, range: Range<usize>) -> Bytes {
+    if range.len() * 4 >= frame.len() {
+        frame.slice(range)
+    } else {
+        Bytes::copy_from_slice(&frame[range])
+    }
+}

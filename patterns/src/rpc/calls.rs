@@ -1,0 +1,644 @@
+//! One call from its submission to its one outcome.
+
+use smol_str::SmolStr;
+
+use super::registry::{Candidate, DemandId, DemandRef, Offered};
+use super::workers::Worker;
+use super::{Input, Origin, Output, Rpc, Submit};
+use crate::base::{CallId, Code, Out, PeerId, Refusal, RunId, Time, TimerId};
+use crate::ops::{Offer, Run};
+use crate::values::{Body, Frames, Value};
+
+/// A call that takes this many workers down with it is not given to another.
+const WORKERS_LOST: u32 = 3;
+
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Waiting,
+    Running { worker: u32, run: RunId },
+}
+
+/// A call in flight, or a run whose outcome nobody waits for but whose worker has not answered.
+#[derive(Debug)]
+pub(super) struct Live {
+    serial: u32,
+    /// None once the outcome is out and only the worker's answer is missing.
+    origin: Option<Origin>,
+    timer: Option<TimerId>,
+    place: Place,
+    pub(super) demand: DemandId,
+    fun: SmolStr,
+    args: Option<Value>,
+    kwargs: Option<Value>,
+    frames: Frames,
+    pub(super) deadline_ns: u64,
+    pub(super) attempt: u32,
+    /// Position in its worker's `in_hand`.
+    hand: u32,
+    idempotent: Option<bool>,
+    may_repeat: bool,
+    wait: bool,
+    progress: bool,
+}
+
+impl Rpc {
+    pub(super) fn submit(&mut self, now: Time, mut submit: Submit, out: &mut Out<Output>) {
+        let origin = submit.origin;
+        if let Err(refusal) = self.admit() {
+            return out.push(Output::Done { origin, outcome: Err(refusal) });
+        }
+        let locs = &mut submit.options.locs;
+        if locs.len() > 1 {
+            locs.sort_unstable();
+            locs.dedup();
+        }
+        let version = submit.options.version.as_deref();
+        let wanted =
+            DemandRef { fun: &submit.fun, version, locs: &submit.options.locs };
+        let demand = self.registry.find(&wanted, &self.workers);
+        if self.registry.demand(demand).candidates.is_empty() && !submit.options.wait {
+            let refusal = self.registry.nobody(demand, &self.workers);
+            self.counters.failed += 1;
+            return out.push(Output::Done { origin, outcome: Err(refusal) });
+        }
+        let slot = self.insert(demand, submit);
+        out.push(Output::Begun { origin, call: self.id(slot) });
+        self.place(now, slot, out);
+    }
+
+    fn admit(&self) -> Result<(), Refusal> {
+        if self.draining {
+            return Err(Refusal::new(Code::Draining, "the broker is going down"));
+        }
+        if self.calls.len() >= self.limits.calls {
+            let message = format!("{} calls are in flight", self.calls.len());
+            return Err(Refusal::new(Code::Busy, message));
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, demand: DemandId, submit: Submit) -> u32 {
+        self.serial = self.serial.wrapping_add(1);
+        self.counters.accepted += 1;
+        self.registry.demand_mut(demand).users += 1;
+        let entry = self.calls.vacant_entry();
+        let slot = entry.key() as u32;
+        let id = CallId { slot, serial: self.serial };
+        entry.insert(Live {
+            serial: self.serial,
+            origin: Some(submit.origin),
+            timer: Some(self.deadlines.set(submit.deadline_ns, id)),
+            place: Place::Waiting,
+            demand,
+            fun: submit.fun,
+            args: submit.args,
+            kwargs: submit.kwargs,
+            frames: submit.frames,
+            deadline_ns: submit.deadline_ns,
+            attempt: 0,
+            hand: 0,
+            idempotent: submit.options.idempotent,
+            may_repeat: false,
+            wait: submit.options.wait,
+            progress: submit.progress,
+        });
+        slot
+    }
+
+    /// A call in flight, and the worker that has it in hand.
+    pub(super) fn whereabouts(&self, id: CallId) -> Option<(&Live, Option<PeerId>)> {
+        let call = self.calls.get(id.slot as usize).filter(|call| call.serial == id.serial)?;
+        let worker = match call.place {
+            Place::Waiting => None,
+            Place::Running { worker, .. } => self.workers.get(worker).map(|worker| worker.peer),
+        };
+        Some((call, worker))
+    }
+
+    fn id(&self, slot: u32) -> CallId {
+        CallId { slot, serial: self.calls[slot as usize].serial }
+    }
+
+    /// Hands a call to the best worker with credit, or puts it in line.
+    fn place(&mut self, now: Time, slot: u32, out: &mut Out<Output>) {
+        let demand = self.calls[slot as usize].demand;
+        // A line means that every candidate was busy, and credit that comes free serves it first.
+        if !self.registry.demand(demand).has_waiting()
+            && let Some(candidate) = self.choose(demand)
+        {
+            return self.start(now, slot, candidate, out);
+        }
+        let id = self.id(slot);
+        let begins = !self.registry.demand(demand).has_waiting();
+        self.registry.demand_mut(demand).line.push_back(id);
+        if begins {
+            self.announce(demand);
+        }
+    }
+
+    /// Tells a demand's candidates that calls wait in its line.
+    fn announce(&mut self, demand: DemandId) {
+        for candidate in &self.registry.demand(demand).candidates {
+            let Some(worker) = self.workers.get_mut(candidate.worker) else { continue };
+            if !worker.waiting.contains(&demand) {
+                worker.waiting.push_back(demand);
+            }
+        }
+    }
+
+    /// The less loaded of two random candidates, or whichever has credit.
+    pub(super) fn choose(&mut self, demand: DemandId) -> Option<Candidate> {
+        let candidates = &self.registry.demand(demand).candidates;
+        let count = candidates.len();
+        let free = |candidate: &Candidate| {
+            self.workers.get(candidate.worker).filter(|worker| worker.has_credit())
+        };
+        if count <= 1 {
+            return candidates.first().copied().filter(|candidate| free(candidate).is_some());
+        }
+        let first = self.rng.below(count);
+        let second = (first + 1 + self.rng.below(count - 1)) % count;
+        let (a, b) = (candidates[first], candidates[second]);
+        match (free(&a), free(&b)) {
+            (Some(x), Some(y)) => Some(if y.less_loaded_than(x) { b } else { a }),
+            (Some(_), None) => Some(a),
+            (None, Some(_)) => Some(b),
+            (None, None) => {
+                let rotated = candidates[first..].iter().chain(&candidates[..first]);
+                rotated.copied().find(|candidate| free(candidate).is_some())
+            }
+        }
+    }
+
+    /// Hands a call to a worker that has credit.
+    fn start(&mut self, now: Time, slot: u32, candidate: Candidate, out: &mut Out<Output>) {
+        let run = self.ids.next(now);
+        let Some(worker) = self.workers.get_mut(candidate.worker) else { return };
+        let call = &mut self.calls[slot as usize];
+        call.place = Place::Running { worker: candidate.worker, run };
+        call.attempt += 1;
+        call.hand = worker.in_hand.len() as u32;
+        call.may_repeat = call.idempotent.unwrap_or(candidate.idempotent);
+        worker.in_hand.push(slot);
+        self.runs.insert(run, slot);
+        if call.progress
+            && let Some(origin) = call.origin
+        {
+            out.push(Output::Started { origin, attempt: call.attempt });
+        }
+        let run = Run {
+            id: run,
+            fun: call.fun.clone(),
+            args: call.args.clone(),
+            kwargs: call.kwargs.clone(),
+            frames: call.frames.clone(),
+            deadline_ms: (call.deadline_ns.saturating_sub(now.mono_ns)) / 1_000_000,
+            attempt: call.attempt,
+        };
+        out.push(Output::Run { to: worker.peer, run });
+    }
+
+    /// Gives waiting calls to a worker while it has credit, its demands in turn.
+    fn pump(&mut self, now: Time, slot: u32, out: &mut Out<Output>) {
+        while let Some(worker) = self.workers.get_mut(slot) {
+            if !worker.has_credit() {
+                return;
+            }
+            let Some(demand) = worker.waiting.pop_front() else { return };
+            let calls = &self.calls;
+            let waits = |id: CallId| waits(calls, id);
+            let call = self.registry.pop_waiting(demand, waits);
+            let found = self.registry.demand(demand);
+            let candidate = found.candidates.iter().copied().find(|c| c.worker == slot);
+            match (call, candidate) {
+                (Some(call), Some(candidate)) => {
+                    if found.has_waiting() {
+                        worker.waiting.push_back(demand);
+                    }
+                    self.start(now, call.slot, candidate, out);
+                }
+                // The worker no longer serves this demand: the call goes back to its place.
+                (Some(call), None) => self.registry.demand_mut(demand).line.push_front(call),
+                (None, _) => {}
+            }
+        }
+    }
+
+    pub(super) fn result(
+        &mut self,
+        now: Time,
+        peer: PeerId,
+        run: RunId,
+        outcome: Result<Body, Refusal>,
+        out: &mut Out<Output>,
+    ) {
+        if let Some(worker) = self.workers.of(peer) {
+            worker.stalled = false;
+        }
+        if self.in_hand_of(peer, run).is_none() {
+            self.counters.stray += 1;
+            return;
+        }
+        if let Some(slot) = self.take_run(run)
+            && let Some(origin) = self.forget(slot)
+        {
+            self.done(origin, outcome, out);
+        }
+        self.pump(now, peer.slot, out);
+        self.farewell(peer, out);
+    }
+
+    pub(super) fn progress(
+        &mut self,
+        peer: PeerId,
+        run: RunId,
+        percent: Option<f64>,
+        note: Option<Box<str>>,
+        out: &mut Out<Output>,
+    ) {
+        let Some(slot) = self.in_hand_of(peer, run) else {
+            self.counters.stray += 1;
+            return;
+        };
+        let call = &self.calls[slot as usize];
+        if call.progress
+            && let Some(origin) = call.origin
+        {
+            out.push(Output::Progress { origin, percent, note });
+        }
+    }
+
+    /// The call behind a run, if this very connection has it in hand.
+    fn in_hand_of(&self, peer: PeerId, run: RunId) -> Option<u32> {
+        let slot = *self.runs.get(&run)?;
+        let worker = self.workers.get(peer.slot).filter(|worker| worker.peer == peer)?;
+        match self.calls[slot as usize].place {
+            Place::Running { worker: holder, .. } if holder == worker.peer.slot => Some(slot),
+            _ => None,
+        }
+    }
+
+    /// Takes a run out of its worker's hands; the call keeps its slot and is in no line.
+    fn take_run(&mut self, run: RunId) -> Option<u32> {
+        let slot = self.runs.remove(&run)?;
+        let call = &mut self.calls[slot as usize];
+        if let Place::Running { worker, .. } = call.place
+            && let Some(worker) = self.workers.get_mut(worker)
+        {
+            let hand = call.hand as usize;
+            call.place = Place::Waiting;
+            worker.in_hand.swap_remove(hand);
+            if let Some(&moved) = worker.in_hand.get(hand) {
+                self.calls[moved as usize].hand = hand as u32;
+            }
+        }
+        Some(slot)
+    }
+
+    /// Ends a call that no worker has in hand.
+    fn forget(&mut self, slot: u32) -> Option<Origin> {
+        let call = self.calls.remove(slot as usize);
+        self.registry.demand_mut(call.demand).users -= 1;
+        if let Some(timer) = call.timer {
+            self.deadlines.cancel(timer);
+        }
+        call.origin
+    }
+
+    fn done(&mut self, origin: Origin, outcome: Result<Body, Refusal>, out: &mut Out<Output>) {
+        match outcome {
+            Ok(_) => self.counters.done += 1,
+            Err(_) => self.counters.failed += 1,
+        }
+        out.push(Output::Done { origin, outcome });
+    }
+
+    pub(super) fn cancel(&mut self, id: CallId, out: &mut Out<Output>) {
+        self.give_up(id, Refusal::new(Code::Cancelled, "cancelled by the caller"), out);
+    }
+
+    pub(super) fn expire(&mut self, id: CallId, out: &mut Out<Output>) {
+        let Some(call) = self.calls.get_mut(id.slot as usize) else { return };
+        call.timer = None;
+        let message = match call.place {
+            Place::Waiting => format!("{} waited for a worker until its deadline", call.fun),
+            Place::Running { worker, .. } => {
+                let worker = self.workers.get(worker).map(|worker| worker.peer.to_string());
+                let worker = worker.unwrap_or_default();
+                format!("{} was still running on {worker} at its deadline", call.fun)
+            }
+        };
+        self.give_up(id, Refusal::new(Code::Timeout, message), out);
+    }
+
+    /// Answers a call whose outcome is no longer awaited. A run in hand keeps its credit until
+    /// the worker answers, since until then the worker is not free.
+    fn give_up(&mut self, id: CallId, refusal: Refusal, out: &mut Out<Output>) {
+        let live = self.calls.get_mut(id.slot as usize).filter(|call| call.serial == id.serial);
+        let Some(call) = live else { return };
+        let Some(origin) = call.origin.take() else { return };
+        let demand = call.demand;
+        match call.place {
+            Place::Waiting => {
+                self.forget(id.slot);
+                let calls = &self.calls;
+                self.registry.gave_up(demand, |id| waits(calls, id));
+            }
+            Place::Running { worker, run } => {
+                (call.args, call.kwargs, call.frames) = (None, None, Frames::new());
+                if let Some(timer) = call.timer.take() {
+                    self.deadlines.cancel(timer);
+                }
+                if let Some(worker) = self.workers.get(worker) {
+                    out.push(Output::Stop { to: worker.peer, run });
+                }
+            }
+        }
+        self.done(origin, Err(refusal), out);
+    }
+
+    /// A run that never reached its worker's connection goes elsewhere, or fails if it must.
+    pub(super) fn unsent(
+        &mut self,
+        now: Time,
+        run: RunId,
+        refusal: Option<Refusal>,
+        out: &mut Out<Output>,
+    ) {
+        let holder = self.runs.get(&run).map(|&slot| self.calls[slot as usize].place);
+        let Some(slot) = self.take_run(run) else { return };
+        match refusal {
+            Some(refusal) => {
+                if let Some(origin) = self.forget(slot) {
+                    self.done(origin, Err(refusal), out);
+                }
+            }
+            None => {
+                if let Some(Place::Running { worker, .. }) = holder
+                    && let Some(worker) = self.workers.get_mut(worker)
+                {
+                    worker.stalled = true;
+                }
+                self.calls[slot as usize].attempt -= 1;
+                self.replace(now, slot, out);
+            }
+        }
+    }
+
+    pub(super) fn gone(
+        &mut self,
+        now: Time,
+        peer: PeerId,
+        unsent: &[RunId],
+        out: &mut Out<Output>,
+    ) {
+        let Some(worker) = self.workers.remove(peer) else { return };
+        if !worker.in_hand.is_empty() {
+            self.counters.lost_workers += 1;
+        }
+        // Its functions go first, so that nothing moves back to it.
+        for function in &worker.offer.functions {
+            self.registry.withdraw(&function.name, peer.slot);
+        }
+        self.refresh(&worker.offer, None, now, out);
+        for slot in worker.in_hand {
+            let Place::Running { run, .. } = self.calls[slot as usize].place else { continue };
+            self.runs.remove(&run);
+            self.calls[slot as usize].place = Place::Waiting;
+            self.lost(now, slot, peer, unsent.contains(&run), out);
+        }
+    }
+
+    /// Decides about one run whose worker is gone.
+    fn lost(
+        &mut self,
+        now: Time,
+        slot: u32,
+        peer: PeerId,
+        never_sent: bool,
+        out: &mut Out<Output>,
+    ) {
+        let call = &mut self.calls[slot as usize];
+        if never_sent {
+            call.attempt -= 1;
+            return self.replace(now, slot, out);
+        }
+        let refusal = if !call.may_repeat {
+            format!("{peer} was lost while it ran {}", call.fun)
+        } else if call.attempt >= WORKERS_LOST {
+            format!("{WORKERS_LOST} workers were lost while they ran {}", call.fun)
+        } else {
+            self.counters.moved += 1;
+            return self.replace(now, slot, out);
+        };
+        if let Some(origin) = self.forget(slot) {
+            self.done(origin, Err(Refusal::new(Code::OutcomeUnknown, refusal)), out);
+        }
+    }
+
+    /// Places a call again that was with a worker; it goes before those that never were.
+    fn replace(&mut self, now: Time, slot: u32, out: &mut Out<Output>) {
+        let call = &self.calls[slot as usize];
+        let (demand, wait) = (call.demand, call.wait);
+        if call.origin.is_none() {
+            self.forget(slot);
+            return;
+        }
+        if let Some(candidate) = self.choose(demand) {
+            return self.start(now, slot, candidate, out);
+        }
+        if self.registry.demand(demand).candidates.is_empty() && !wait {
+            return self.refuse_unplaced(slot, out);
+        }
+        let id = self.id(slot);
+        self.registry.demand_mut(demand).line.push_front(id);
+        self.announce(demand);
+    }
+
+    fn refuse_unplaced(&mut self, slot: u32, out: &mut Out<Output>) {
+        let call = &self.calls[slot as usize];
+        let refusal = if call.attempt == 0 {
+            self.registry.nobody(call.demand, &self.workers)
+        } else {
+            let message = format!("its worker was lost and nobody else offers {}", call.fun);
+            Refusal::new(Code::OutcomeUnknown, message)
+        };
+        if let Some(origin) = self.forget(slot) {
+            self.done(origin, Err(refusal), out);
+        }
+    }
+
+    pub(super) fn offer(
+        &mut self,
+        now: Time,
+        peer: PeerId,
+        mut offer: Offer,
+        out: &mut Out<Output>,
+    ) {
+        let id = offer.id.take();
+        if let Err(refusal) = self.check_offer(&offer) {
+            return out.push(Output::Offered { to: peer, id, outcome: Err(refusal) });
+        }
+        let credit = offer.credit.unwrap_or(1).min(self.limits.credit);
+        let granted = (offer.functions.len() as u32, credit);
+        let unchanged = self.workers.of(peer).is_some_and(|worker| {
+            worker.offer == offer && worker.leaving.is_none()
+        });
+        if let Some(worker) = self.workers.of(peer) {
+            worker.stalled = false;
+        }
+        if !unchanged {
+            self.accept(peer, offer, credit, now, out);
+        }
+        out.push(Output::Offered { to: peer, id, outcome: Ok(granted) });
+        self.pump(now, peer.slot, out);
+    }
+
+    fn accept(
+        &mut self,
+        peer: PeerId,
+        offer: Offer,
+        credit: u32,
+        now: Time,
+        out: &mut Out<Output>,
+    ) {
+        let old = match self.workers.of(peer) {
+            Some(worker) => {
+                (worker.credit, worker.leaving) = (credit, None);
+                worker.waiting.clear();
+                Some(std::mem::replace(&mut worker.offer, offer.clone()))
+            }
+            None => {
+                let offer = offer.clone();
+                let (in_hand, waiting) = Default::default();
+                let (leaving, stalled) = (None, false);
+                self.workers.insert(Worker {
+                    peer,
+                    offer,
+                    credit,
+                    in_hand,
+                    waiting,
+                    leaving,
+                    stalled,
+                });
+                None
+            }
+        };
+        for function in old.iter().flat_map(|old| &old.functions) {
+            self.registry.withdraw(&function.name, peer.slot);
+        }
+        for function in &offer.functions {
+            let version = function.version.as_deref().unwrap_or("1.0.0");
+            let Ok(version) = semver::Version::parse(version) else { continue };
+            let idempotent = function.idempotent;
+            let offered = Offered { worker: peer.slot, version, idempotent };
+            self.registry.add(&function.name, offered);
+        }
+        self.refresh(&offer, Some(peer), now, out);
+        if let Some(old) = old {
+            self.refresh(&old, Some(peer), now, out);
+        }
+    }
+
+    fn check_offer(&self, offer: &Offer) -> Result<(), Refusal> {
+        let bad = |message: String| Err(Refusal::field(Code::BadField, "functions", message));
+        if offer.functions.len() > self.limits.functions_per_offer {
+            return bad(format!("at most {} functions", self.limits.functions_per_offer));
+        }
+        let mut names: Vec<&SmolStr> = offer.functions.iter().map(|f| &f.name).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return bad(format!("{} is there twice", twice[0]));
+        }
+        let reserved = names.iter().find(|name| name.starts_with("mpreg."));
+        reserved.map_or(Ok(()), |name| {
+            let message = format!("{name} is the broker's");
+            Err(Refusal::field(Code::ReservedName, "functions", message))
+        })
+    }
+
+    /// Works out anew who serves the functions of an offer, and what that means for their lines.
+    fn refresh(&mut self, offer: &Offer, peer: Option<PeerId>, now: Time, out: &mut Out<Output>) {
+        for function in &offer.functions {
+            for demand in self.registry.refresh(&function.name, &self.workers) {
+                if !self.registry.demand(demand).has_waiting() {
+                    continue;
+                }
+                if self.registry.demand(demand).candidates.is_empty() {
+                    self.refuse_line(demand, out);
+                } else if peer.is_some() {
+                    self.announce(demand);
+                } else {
+                    self.announce(demand);
+                    self.pump_candidates(demand, now, out);
+                }
+            }
+        }
+    }
+
+    /// After a worker left: a remaining one with credit may be asked for the first time.
+    fn pump_candidates(&mut self, demand: DemandId, now: Time, out: &mut Out<Output>) {
+        for index in 0..self.registry.demand(demand).candidates.len() {
+            let worker = self.registry.demand(demand).candidates[index].worker;
+            self.pump(now, worker, out);
+        }
+    }
+
+    /// Nobody is left to serve a line: those that did not ask to wait are refused.
+    fn refuse_line(&mut self, demand: DemandId, out: &mut Out<Output>) {
+        let calls = &self.calls;
+        let line = std::mem::take(&mut self.registry.demand_mut(demand).line);
+        self.registry.demand_mut(demand).stale = 0;
+        let waiting: Vec<CallId> = line.into_iter().filter(|&id| waits(calls, id)).collect();
+        for id in waiting {
+            if self.calls[id.slot as usize].wait {
+                self.registry.demand_mut(demand).line.push_back(id);
+            } else {
+                self.refuse_unplaced(id.slot, out);
+            }
+        }
+    }
+
+    pub(super) fn bye(
+        &mut self,
+        now: Time,
+        peer: PeerId,
+        id: Option<SmolStr>,
+        out: &mut Out<Output>,
+    ) {
+        let Some(worker) = self.workers.of(peer) else {
+            return out.push(Output::Bye { to: peer, id });
+        };
+        worker.leaving = Some(id);
+        let offer = std::mem::take(&mut worker.offer);
+        for function in &offer.functions {
+            self.registry.withdraw(&function.name, peer.slot);
+        }
+        self.refresh(&offer, None, now, out);
+        self.farewell(peer, out);
+    }
+
+    /// Answers a leaving worker's `bye` once nothing is in its hands.
+    fn farewell(&mut self, peer: PeerId, out: &mut Out<Output>) {
+        let Some(worker) = self.workers.of(peer) else { return };
+        if worker.in_hand.is_empty()
+            && let Some(id) = worker.leaving.take()
+        {
+            self.workers.remove(peer);
+            out.push(Output::Bye { to: peer, id });
+        }
+    }
+}
+
+/// Whether a call is still in line.
+fn waits(calls: &slab::Slab<Live>, id: CallId) -> bool {
+    calls
+        .get(id.slot as usize)
+        .is_some_and(|call| call.serial == id.serial && matches!(call.place, Place::Waiting))
+}
+
+impl From<Submit> for Input {
+    fn from(submit: Submit) -> Self {
+        Self::Call(submit)
+    }
+}

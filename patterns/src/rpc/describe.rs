@@ -1,0 +1,113 @@
+//! What the system says about itself: functions, workers, and why a call is where it is.
+
+use serde_json::{Value as Json, json};
+
+use super::registry::DemandRef;
+use super::Rpc;
+use crate::base::{CallId, PeerId, Refusal, Time};
+use crate::ops::CallOptions;
+use crate::values::{self, Body, Frames, Kind, Value};
+
+/// Where a step would go now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// This worker would be given it.
+    Worker(PeerId),
+    /// All who could take it are busy; it would wait in line behind this many.
+    Line(usize),
+}
+
+impl Rpc {
+    /// Every function on offer, by name: versions, workers, and what the offers say about it.
+    #[must_use]
+    pub fn functions(&self) -> Json {
+        let mut rows: Vec<_> = self.registry.functions().collect();
+        rows.sort_by_key(|(name, _)| (*name).clone());
+        let rows = rows.into_iter().flat_map(|(name, entry)| {
+            let mut offered: Vec<_> = entry.offered.iter().collect();
+            offered.sort_by_key(|offered| (offered.version.clone(), offered.worker));
+            offered.into_iter().filter_map(move |offered| {
+                let worker = self.workers.get(offered.worker)?;
+                let said = worker.offer.functions.iter().find(|f| f.name == *name)?;
+                Some(json!({
+                    "name": name.as_str(),
+                    "version": offered.version.to_string(),
+                    "worker": worker.peer.to_string(),
+                    "idempotent": offered.idempotent,
+                    "doc": said.doc.as_deref(),
+                    "cache_ms": said.cache_ms,
+                    "input": said.input.as_ref().and_then(schema),
+                    "output": said.output.as_ref().and_then(schema),
+                    "locs": worker.offer.locs.iter().map(|loc| loc.as_str()).collect::<Vec<_>>(),
+                }))
+            })
+        });
+        json!(rows.collect::<Vec<_>>())
+    }
+
+    /// Every worker: what it offers and what it has in hand.
+    #[must_use]
+    pub fn workers(&self) -> Json {
+        let rows = self.workers.iter().map(|worker| {
+            let functions = worker.offer.functions.iter().map(|f| f.name.as_str());
+            json!({
+                "worker": worker.peer.to_string(),
+                "functions": functions.collect::<Vec<_>>(),
+                "locs": worker.offer.locs.iter().map(|loc| loc.as_str()).collect::<Vec<_>>(),
+                "credit": worker.credit,
+                "in_hand": worker.in_hand.len(),
+                "state": if worker.leaving.is_some() { "leaving" }
+                    else if worker.stalled { "stalled" } else { "ready" },
+            })
+        });
+        json!(rows.collect::<Vec<_>>())
+    }
+
+    /// Which worker a call like this would go to, or what is missing.
+    pub fn placement(&mut self, fun: &str, options: &CallOptions) -> Result<Placement, Refusal> {
+        let mut locs = options.locs.clone();
+        locs.sort_unstable();
+        locs.dedup();
+        let wanted = DemandRef { fun, version: options.version.as_deref(), locs: &locs };
+        let demand = self.registry.find(&wanted, &self.workers);
+        if self.registry.demand(demand).candidates.is_empty() {
+            return Err(self.registry.nobody(demand, &self.workers));
+        }
+        let free = self.choose(demand).and_then(|candidate| self.workers.get(candidate.worker));
+        let line = self.registry.demand(demand).waiting();
+        Ok(free.map_or(Placement::Line(line), |worker| Placement::Worker(worker.peer)))
+    }
+
+    /// Why a call in flight has no outcome yet.
+    #[must_use]
+    pub fn explain(&self, now: Time, id: CallId) -> Option<String> {
+        let (call, worker) = self.whereabouts(id)?;
+        let left_ms = call.deadline_ns.saturating_sub(now.mono_ns) / 1_000_000;
+        if let Some(worker) = worker {
+            let attempt = call.attempt;
+            return Some(format!("runs on {worker}, attempt {attempt}, {left_ms} ms left"));
+        }
+        let demand = self.registry.demand(call.demand);
+        if demand.candidates.is_empty() {
+            return Some(format!("waits for a worker that offers {}", demand.key.fun));
+        }
+        let busy = demand.candidates.iter().filter_map(|c| self.workers.get(c.worker));
+        let busy: Vec<_> = busy
+            .take(8)
+            .map(|w| format!("{} {}/{}", w.peer, w.in_hand.len(), w.credit))
+            .collect();
+        Some(format!(
+            "waits for credit, one of {} in line for {}; busy: {}; {left_ms} ms left",
+            demand.waiting(),
+            demand.key.fun,
+            busy.join(", ")
+        ))
+    }
+}
+
+/// A schema as it was offered.
+fn schema(value: &Value) -> Option<Json> {
+    let (mut text, mut frames) = (Vec::new(), Frames::new());
+    values::append(&Body::plain(value.clone()), Kind::Json, false, &mut text, &mut frames).ok()?;
+    serde_json::from_slice(&text).ok()
+}

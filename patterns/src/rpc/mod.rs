@@ -1,0 +1,279 @@
+//! Calls: which worker runs what, and exactly one outcome for each.
+//!
+//! Decides who may take a call (function, version range, locs), who of those takes it (the less
+//! loaded of two random ones with credit to spare), what waits, and what a worker's death means
+//! for the runs it had in hand. It does not know who called: an [`Origin`] is handed back with the
+//! outcome. It never looks into arguments or results.
+
+mod calls;
+mod describe;
+mod registry;
+#[cfg(test)]
+mod tests;
+mod workers;
+
+use slab::Slab;
+use smol_str::SmolStr;
+
+use crate::base::{
+    CallId, Deadlines, Ids, Limits, Map, Out, PeerId, Refusal, Rng, RunId, Time, seeded,
+};
+use crate::ops::{CallOptions, Offer, Run};
+use crate::values::{Body, Frames, Value};
+pub use describe::Placement;
+use registry::Registry;
+use workers::Workers;
+
+/// Who wants an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// A request of a peer, by its key in the table of requests.
+    Request(u32),
+    /// A step of a graph.
+    Step {
+        /// The graph's key.
+        graph: u32,
+        /// The step's index.
+        step: u32,
+    },
+}
+
+/// What happens to the system.
+#[derive(Debug)]
+pub enum Input {
+    /// Run a function somewhere.
+    Call(Submit),
+    /// The outcome is no longer wanted.
+    Cancel(CallId),
+    /// A worker says what it can run.
+    Offer {
+        /// The worker.
+        peer: PeerId,
+        /// What it said.
+        offer: Offer,
+    },
+    /// A worker's outcome.
+    Result {
+        /// The worker.
+        peer: PeerId,
+        /// Its run.
+        run: RunId,
+        /// What the function returned, or why not.
+        outcome: Result<Body, Refusal>,
+    },
+    /// A worker's progress.
+    Progress {
+        /// The worker.
+        peer: PeerId,
+        /// Its run.
+        run: RunId,
+        /// 0 to 100.
+        percent: Option<f64>,
+        /// Words for a person.
+        note: Option<Box<str>>,
+    },
+    /// A worker takes no more.
+    Bye {
+        /// The worker.
+        peer: PeerId,
+        /// Echoed.
+        id: Option<SmolStr>,
+    },
+    /// A run that could not be handed to its worker's connection: it has not begun.
+    Unsent {
+        /// The run.
+        run: RunId,
+        /// Why, where another worker would fare no better.
+        refusal: Option<Refusal>,
+    },
+    /// A connection's life has ended.
+    Gone {
+        /// The peer.
+        peer: PeerId,
+        /// Runs that never left for it.
+        unsent: Vec<RunId>,
+    },
+    /// The broker is going down: nothing new.
+    Drain,
+}
+
+/// A call to place.
+#[derive(Debug)]
+pub struct Submit {
+    /// Who gets the outcome.
+    pub origin: Origin,
+    /// The function.
+    pub fun: SmolStr,
+    /// The arguments by position.
+    pub args: Option<Value>,
+    /// The arguments by name.
+    pub kwargs: Option<Value>,
+    /// The attachments both name.
+    pub frames: Frames,
+    /// Where and how it may run.
+    pub options: CallOptions,
+    /// Monotonic nanoseconds after which nobody waits for it.
+    pub deadline_ns: u64,
+    /// Whether the origin wants to hear of starts and progress.
+    pub progress: bool,
+}
+
+/// What the system wants done.
+#[derive(Debug)]
+pub enum Output {
+    /// The call was accepted under this id. Always before its `Done`.
+    Begun {
+        /// Who called.
+        origin: Origin,
+        /// Names it in `Input::Cancel`.
+        call: CallId,
+    },
+    /// Send a run to a worker.
+    Run {
+        /// The worker.
+        to: PeerId,
+        /// The run.
+        run: Run,
+    },
+    /// Tell a worker to stop a run.
+    Stop {
+        /// The worker.
+        to: PeerId,
+        /// The run.
+        run: RunId,
+    },
+    /// The one outcome.
+    Done {
+        /// Who called.
+        origin: Origin,
+        /// The result, or why there is none.
+        outcome: Result<Body, Refusal>,
+    },
+    /// A run of an origin that wants progress was handed to a worker.
+    Started {
+        /// Who called.
+        origin: Origin,
+        /// From 1.
+        attempt: u32,
+    },
+    /// A worker's progress.
+    Progress {
+        /// Who called.
+        origin: Origin,
+        /// 0 to 100.
+        percent: Option<f64>,
+        /// Words for a person.
+        note: Option<Box<str>>,
+    },
+    /// Answers an offer.
+    Offered {
+        /// The worker.
+        to: PeerId,
+        /// Echoed.
+        id: Option<SmolStr>,
+        /// Functions and credit in force, or why nothing changed.
+        outcome: Result<(u32, u32), Refusal>,
+    },
+    /// Answers a `bye`: nothing is in hand.
+    Bye {
+        /// The worker.
+        to: PeerId,
+        /// Echoed.
+        id: Option<SmolStr>,
+    },
+}
+
+/// What was counted since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counters {
+    /// Calls and steps accepted.
+    pub accepted: u64,
+    /// Those that ended well.
+    pub done: u64,
+    /// Those that did not.
+    pub failed: u64,
+    /// Runs handed to a worker again after another was lost.
+    pub moved: u64,
+    /// Outcomes and progress for runs that are not, or no longer, in hand.
+    pub stray: u64,
+    /// Workers that left with runs in hand.
+    pub lost_workers: u64,
+}
+
+/// The system of calls.
+#[derive(Debug)]
+pub struct Rpc {
+    limits: Limits,
+    calls: Slab<calls::Live>,
+    serial: u32,
+    runs: Map<RunId, u32>,
+    registry: Registry,
+    workers: Workers,
+    deadlines: Deadlines<CallId>,
+    ids: Ids,
+    rng: Rng,
+    counters: Counters,
+    draining: bool,
+}
+
+impl Rpc {
+    /// An empty system.
+    #[must_use]
+    pub fn new(limits: Limits, seed: u64) -> Self {
+        Self {
+            limits,
+            calls: Slab::new(),
+            serial: 0,
+            runs: Map::with_hasher(seeded(seed)),
+            registry: Registry::new(seed),
+            workers: Workers::default(),
+            deadlines: Deadlines::default(),
+            ids: Ids::new(seed ^ 0x1d5),
+            rng: Rng::new(seed ^ 0x2c7),
+            counters: Counters::default(),
+            draining: false,
+        }
+    }
+
+    /// Takes one input.
+    pub fn handle(&mut self, now: Time, input: Input, out: &mut Out<Output>) {
+        match input {
+            Input::Call(submit) => self.submit(now, submit, out),
+            Input::Cancel(call) => self.cancel(call, out),
+            Input::Offer { peer, offer } => self.offer(now, peer, offer, out),
+            Input::Result { peer, run, outcome } => self.result(now, peer, run, outcome, out),
+            Input::Progress { peer, run, percent, note } => {
+                self.progress(peer, run, percent, note, out);
+            }
+            Input::Bye { peer, id } => self.bye(now, peer, id, out),
+            Input::Unsent { run, refusal } => self.unsent(now, run, refusal, out),
+            Input::Gone { peer, unsent } => self.gone(now, peer, &unsent, out),
+            Input::Drain => self.draining = true,
+        }
+    }
+
+    /// Ends the calls whose deadline has passed.
+    pub fn tick(&mut self, now: Time, out: &mut Out<Output>) {
+        while let Some(call) = self.deadlines.due(now.mono_ns) {
+            self.expire(call, out);
+        }
+    }
+
+    /// When `tick` next has work, in monotonic nanoseconds.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<u64> {
+        self.deadlines.next_ns()
+    }
+
+    /// Counts since the start.
+    #[must_use]
+    pub const fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Calls and steps that have no outcome yet, and runs a worker still has in hand.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.calls.len()
+    }
+}

@@ -1,0 +1,292 @@
+//! Functions by name and version, and the demands calls make of them.
+//!
+//! A demand is what calls with the same function, version range and locs have in common: the
+//! workers that may take them and the line in which they wait. It is worked out once, when a
+//! worker or a new kind of call appears, so that placing a call is one look-up.
+
+use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
+
+use hashbrown::Equivalent;
+use semver::{Version, VersionReq};
+use slab::Slab;
+use smol_str::SmolStr;
+
+use super::workers::Workers;
+use crate::base::{CallId, Code, Map, Refusal, seeded};
+
+/// Idle demands are forgotten beyond this number.
+const IDLE_DEMANDS: usize = 1_024;
+/// A line is cleaned of calls that gave up once it holds this many of them.
+const STALE_CALLS: usize = 64;
+
+/// Dense index of a demand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct DemandId(pub(super) u32);
+
+/// What a call asks of a worker. Locs are sorted and without repeats.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DemandKey {
+    pub(super) fun: SmolStr,
+    pub(super) version: Option<SmolStr>,
+    pub(super) locs: Box<[SmolStr]>,
+}
+
+/// The same, borrowed from a call.
+#[derive(Debug, Hash)]
+pub(super) struct DemandRef<'a> {
+    pub(super) fun: &'a str,
+    pub(super) version: Option<&'a str>,
+    pub(super) locs: &'a [SmolStr],
+}
+
+impl Hash for DemandKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        DemandRef { fun: &self.fun, version: self.version.as_deref(), locs: &self.locs }
+            .hash(state);
+    }
+}
+
+impl Equivalent<DemandKey> for DemandRef<'_> {
+    fn equivalent(&self, key: &DemandKey) -> bool {
+        self.fun == key.fun
+            && self.version == key.version.as_deref()
+            && self.locs == key.locs.as_ref()
+    }
+}
+
+/// A worker that may take a demand's calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Candidate {
+    pub(super) worker: u32,
+    pub(super) idempotent: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Demand {
+    pub(super) key: DemandKey,
+    pub(super) candidates: Vec<Candidate>,
+    /// Calls in line; some may have given up, see `stale`.
+    pub(super) line: VecDeque<CallId>,
+    pub(super) stale: usize,
+    /// Calls, waiting or running, that were placed through this demand.
+    pub(super) users: u32,
+}
+
+impl Demand {
+    /// Whether a call that still wants to run is in line.
+    pub(super) fn has_waiting(&self) -> bool {
+        self.line.len() > self.stale
+    }
+
+    /// How many calls still wait in line.
+    pub(super) fn waiting(&self) -> usize {
+        self.line.len() - self.stale
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Offered {
+    pub(super) worker: u32,
+    pub(super) version: Version,
+    pub(super) idempotent: bool,
+}
+
+/// One function name.
+#[derive(Debug, Default)]
+pub(super) struct Entry {
+    pub(super) offered: Vec<Offered>,
+    demands: Vec<DemandId>,
+}
+
+#[derive(Debug)]
+pub(super) struct Registry {
+    functions: Map<SmolStr, Entry>,
+    demands: Slab<Demand>,
+    by_key: Map<DemandKey, DemandId>,
+    idle_sweep_at: usize,
+}
+
+impl Registry {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            functions: Map::with_hasher(seeded(seed)),
+            demands: Slab::new(),
+            by_key: Map::with_hasher(seeded(seed)),
+            idle_sweep_at: IDLE_DEMANDS,
+        }
+    }
+
+    pub(super) fn demand(&self, id: DemandId) -> &Demand {
+        &self.demands[id.0 as usize]
+    }
+
+    pub(super) fn demand_mut(&mut self, id: DemandId) -> &mut Demand {
+        &mut self.demands[id.0 as usize]
+    }
+
+    pub(super) fn functions(&self) -> impl Iterator<Item = (&SmolStr, &Entry)> {
+        self.functions.iter().filter(|(_, entry)| !entry.offered.is_empty())
+    }
+
+    /// The demand for what a call asks, made if it is new.
+    pub(super) fn find(&mut self, wanted: &DemandRef<'_>, workers: &Workers) -> DemandId {
+        if let Some(&id) = self.by_key.get(wanted) {
+            return id;
+        }
+        if self.demands.len() >= self.idle_sweep_at {
+            self.forget_idle();
+        }
+        let key = DemandKey {
+            fun: SmolStr::new(wanted.fun),
+            version: wanted.version.map(SmolStr::new),
+            locs: wanted.locs.into(),
+        };
+        let entry = self.functions.entry(key.fun.clone()).or_default();
+        let candidates = candidates(entry, &key, workers);
+        let demand =
+            Demand { key: key.clone(), candidates, line: VecDeque::new(), stale: 0, users: 0 };
+        let id = DemandId(self.demands.insert(demand) as u32);
+        entry.demands.push(id);
+        self.by_key.insert(key, id);
+        id
+    }
+
+    /// Adds one function of a worker.
+    pub(super) fn add(&mut self, name: &SmolStr, offered: Offered) {
+        self.functions.entry(name.clone()).or_default().offered.push(offered);
+    }
+
+    /// Takes one function of a worker away.
+    pub(super) fn withdraw(&mut self, name: &str, worker: u32) {
+        if let Some(entry) = self.functions.get_mut(name) {
+            entry.offered.retain(|offered| offered.worker != worker);
+        }
+    }
+
+    /// Works out anew who may take the calls of a function; returns its demands.
+    pub(super) fn refresh(&mut self, name: &str, workers: &Workers) -> Vec<DemandId> {
+        let Some(entry) = self.functions.get(name) else { return Vec::new() };
+        for &id in &entry.demands {
+            let demand = &mut self.demands[id.0 as usize];
+            demand.candidates = candidates(entry, &demand.key, workers);
+        }
+        let demands = entry.demands.clone();
+        if entry.offered.is_empty() && demands.is_empty() {
+            self.functions.remove(name);
+        }
+        demands
+    }
+
+    /// Takes the first call in line that still waits, by `alive`.
+    pub(super) fn pop_waiting(
+        &mut self,
+        id: DemandId,
+        alive: impl Fn(CallId) -> bool,
+    ) -> Option<CallId> {
+        let demand = self.demand_mut(id);
+        while let Some(call) = demand.line.pop_front() {
+            if alive(call) {
+                return Some(call);
+            }
+            demand.stale -= 1;
+        }
+        None
+    }
+
+    /// Notes that a call in line gave up.
+    pub(super) fn gave_up(&mut self, id: DemandId, alive: impl Fn(CallId) -> bool) {
+        let demand = self.demand_mut(id);
+        demand.stale += 1;
+        if demand.stale >= STALE_CALLS && demand.stale * 2 > demand.line.len() {
+            demand.line.retain(|&call| alive(call));
+            demand.stale = 0;
+        }
+    }
+
+    /// Says what was missing: the name, the version, or the locs.
+    pub(super) fn nobody(&self, id: DemandId, workers: &Workers) -> Refusal {
+        let key = &self.demand(id).key;
+        let none = Entry::default();
+        let entry = self.functions.get(&key.fun).unwrap_or(&none);
+        if entry.offered.is_empty() {
+            let message = format!("no worker offers {}", key.fun);
+            return Refusal::field(Code::UnknownFunction, "fun", message);
+        }
+        let range = parse_range(key.version.as_deref());
+        if !entry.offered.iter().any(|offered| matches(&range, &offered.version)) {
+            let mut versions: Vec<_> = entry.offered.iter().map(|o| &o.version).collect();
+            versions.sort();
+            versions.dedup();
+            let versions: Vec<_> = versions.iter().take(16).map(ToString::to_string).collect();
+            let wanted = key.version.as_deref().unwrap_or("*");
+            let message =
+                format!("no {} matches {wanted}; there is {}", key.fun, versions.join(", "));
+            return Refusal::field(Code::NoVersion, "version", message);
+        }
+        let having: Vec<_> = entry.offered.iter().filter_map(|o| workers.get(o.worker)).collect();
+        let named: Vec<_> = having
+            .iter()
+            .take(16)
+            .map(|worker| format!("{} [{}]", worker.peer, worker.offer.locs.join(", ")))
+            .collect();
+        let message = format!(
+            "nobody with {} has all of [{}]; it is on {}",
+            key.fun,
+            key.locs.join(", "),
+            named.join(", ")
+        );
+        Refusal::field(Code::NoLocation, "locs", message)
+    }
+
+    fn forget_idle(&mut self) {
+        let mut touched = Vec::new();
+        self.demands.retain(|_, demand| {
+            if demand.users == 0 {
+                self.by_key.remove(&demand.key);
+                touched.push(demand.key.fun.clone());
+            }
+            demand.users > 0
+        });
+        touched.sort_unstable();
+        touched.dedup();
+        for name in touched {
+            let Some(entry) = self.functions.get_mut(&name) else { continue };
+            entry.demands.retain(|id| self.demands.contains(id.0 as usize));
+            if entry.offered.is_empty() && entry.demands.is_empty() {
+                self.functions.remove(&name);
+            }
+        }
+        self.idle_sweep_at = IDLE_DEMANDS.max(self.demands.len() * 2);
+    }
+}
+
+/// Who may take a demand: all versions of a range share the work; without a range the highest
+/// version that has the locs.
+fn candidates(entry: &Entry, key: &DemandKey, workers: &Workers) -> Vec<Candidate> {
+    let range = parse_range(key.version.as_deref());
+    let able = |offered: &&Offered| {
+        matches(&range, &offered.version)
+            && workers.get(offered.worker).is_some_and(|worker| worker.has_locs(&key.locs))
+    };
+    let highest = match key.version {
+        Some(_) => None,
+        None => entry.offered.iter().filter(able).map(|offered| &offered.version).max(),
+    };
+    entry
+        .offered
+        .iter()
+        .filter(able)
+        .filter(|offered| highest.is_none_or(|version| offered.version == *version))
+        .map(|offered| Candidate { worker: offered.worker, idempotent: offered.idempotent })
+        .collect()
+}
+
+/// The range of a call; the door has refused what does not parse.
+fn parse_range(version: Option<&str>) -> Option<VersionReq> {
+    version.map(|text| VersionReq::parse(text).unwrap_or(VersionReq::STAR))
+}
+
+fn matches(range: &Option<VersionReq>, version: &Version) -> bool {
+    range.as_ref().is_none_or(|range| range.matches(version))
+}

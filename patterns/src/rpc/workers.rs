@@ -1,0 +1,81 @@
+//! Workers: what each offers, has in hand, and may still take.
+
+use std::collections::VecDeque;
+
+use smol_str::SmolStr;
+
+use super::registry::DemandId;
+use crate::base::PeerId;
+use crate::ops::Offer;
+
+/// One worker: a connection that has offered functions.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) peer: PeerId,
+    pub(super) offer: Offer,
+    pub(super) credit: u32,
+    /// Slots of the calls it has in hand, cancelled ones included, until it answers.
+    pub(super) in_hand: Vec<u32>,
+    /// Demands it could serve that had calls waiting; may name some that have none any more.
+    pub(super) waiting: VecDeque<DemandId>,
+    /// Set by `bye`: it takes no more, and hears `bye` when nothing is in hand.
+    pub(super) leaving: Option<Option<SmolStr>>,
+    /// A run could not be handed to its connection: it is asked again once it has spoken.
+    pub(super) stalled: bool,
+}
+
+impl Worker {
+    pub(super) fn has_credit(&self) -> bool {
+        self.leaving.is_none() && !self.stalled && (self.in_hand.len() as u64) < u64::from(self.credit)
+    }
+
+    /// Whether this worker is relatively less loaded than another.
+    pub(super) fn less_loaded_than(&self, other: &Self) -> bool {
+        let mine = self.in_hand.len() as u64 * u64::from(other.credit.max(1));
+        let theirs = other.in_hand.len() as u64 * u64::from(self.credit.max(1));
+        mine < theirs
+    }
+
+    /// Whether it has all the data.
+    pub(super) fn has_locs(&self, locs: &[SmolStr]) -> bool {
+        locs.iter().all(|loc| self.offer.locs.contains(loc))
+    }
+}
+
+/// Workers by the slot of their connection.
+#[derive(Debug, Default)]
+pub(super) struct Workers {
+    slots: Vec<Option<Box<Worker>>>,
+}
+
+impl Workers {
+    pub(super) fn get(&self, slot: u32) -> Option<&Worker> {
+        self.slots.get(slot as usize)?.as_deref()
+    }
+
+    pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut Worker> {
+        self.slots.get_mut(slot as usize)?.as_deref_mut()
+    }
+
+    /// The worker of exactly this life of the connection.
+    pub(super) fn of(&mut self, peer: PeerId) -> Option<&mut Worker> {
+        self.get_mut(peer.slot).filter(|worker| worker.peer == peer)
+    }
+
+    pub(super) fn insert(&mut self, worker: Worker) {
+        let slot = worker.peer.slot as usize;
+        if self.slots.len() <= slot {
+            self.slots.resize_with(slot + 1, || None);
+        }
+        self.slots[slot] = Some(Box::new(worker));
+    }
+
+    pub(super) fn remove(&mut self, peer: PeerId) -> Option<Box<Worker>> {
+        let slot = self.slots.get_mut(peer.slot as usize)?;
+        if slot.as_ref().is_some_and(|worker| worker.peer == peer) { slot.take() } else { None }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Worker> {
+        self.slots.iter().filter_map(Option::as_deref)
+    }
+}

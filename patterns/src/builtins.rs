@@ -1,0 +1,167 @@
+//! The broker's own functions: what they are called and what they take.
+
+use smol_str::SmolStr;
+
+use crate::base::{Code, Refusal, RunId};
+use crate::graph::CheckAsk;
+use crate::ops::{Call, GraphOptions, GraphPart, Refs, Returns};
+use crate::values::{Cursor, Fault, Shape, Value};
+
+/// The names, in the order of the documents.
+pub const NAMES: &[&str] = &[
+    "mpreg.functions",
+    "mpreg.workers",
+    "mpreg.status",
+    "mpreg.graphs",
+    "mpreg.graph.check",
+    "mpreg.graph.explain",
+];
+
+/// A call of one of them, its arguments read.
+#[derive(Debug)]
+pub enum Builtin {
+    /// Every function on offer.
+    Functions,
+    /// Every worker.
+    Workers,
+    /// The broker's counters and gauges.
+    Status,
+    /// The running and recent graphs.
+    Graphs,
+    /// Checks a graph and runs nothing.
+    Check {
+        /// The graph.
+        part: Box<GraphPart>,
+        /// What to tell beside the verdict.
+        ask: CheckAsk,
+    },
+    /// Why a graph is where it is.
+    Explain {
+        /// Which graph.
+        track: RunId,
+    },
+}
+
+/// Whether there is such a built-in, for a step that would call it.
+pub fn placement(fun: &str) -> Result<(), Refusal> {
+    if NAMES.contains(&fun) {
+        return Ok(());
+    }
+    let message = format!("{fun} is not one of {}", NAMES.join(", "));
+    Err(Refusal::field(Code::UnknownFunction, "fun", message))
+}
+
+/// Reads a call of a built-in.
+pub fn parse(call: &Call) -> Result<Builtin, Refusal> {
+    placement(&call.fun)?;
+    if call.args.as_ref().is_some_and(|args| !is_empty(args)) {
+        let message = format!("{} takes `kwargs` only", call.fun);
+        return Err(Refusal::field(Code::BadArgs, "args", message));
+    }
+    match call.fun.as_str() {
+        "mpreg.functions" => none(call, Builtin::Functions),
+        "mpreg.workers" => none(call, Builtin::Workers),
+        "mpreg.status" => none(call, Builtin::Status),
+        "mpreg.graphs" => none(call, Builtin::Graphs),
+        "mpreg.graph.explain" => explain(call),
+        _ => check(call),
+    }
+}
+
+fn is_empty(array: &Value) -> bool {
+    let mut cursor = Cursor::of(array);
+    cursor.array().and_then(|mut state| cursor.item(&mut state)).is_ok_and(|more| !more)
+}
+
+/// Goes over the keyword arguments; a name that `take` does not know is refused.
+fn kwargs(
+    call: &Call,
+    mut take: impl FnMut(&str, &mut Cursor<'_>) -> Result<bool, Refusal>,
+) -> Result<(), Refusal> {
+    let Some(kwargs) = &call.kwargs else { return Ok(()) };
+    let bad = |fault: Fault| Refusal { field: Some("kwargs".into()), ..fault.refusal() };
+    let mut cursor = Cursor::of(kwargs);
+    let mut map = cursor.map().map_err(bad)?;
+    while let Some(key) = cursor.key(&mut map).map_err(bad)? {
+        if !take(&key, &mut cursor)? {
+            let message = format!("{} takes no {key}", call.fun);
+            return Err(Refusal::field(Code::BadArgs, &key, message));
+        }
+    }
+    Ok(())
+}
+
+fn bad_args(field: &'static str) -> impl Fn(Fault) -> Refusal {
+    move |fault| Refusal::field(Code::BadArgs, field, fault.message())
+}
+
+fn none(call: &Call, builtin: Builtin) -> Result<Builtin, Refusal> {
+    kwargs(call, |_, _| Ok(false))?;
+    Ok(builtin)
+}
+
+fn explain(call: &Call) -> Result<Builtin, Refusal> {
+    let mut track = None;
+    kwargs(call, |key, cursor| {
+        if key != "track" {
+            return Ok(false);
+        }
+        track = RunId::parse(&cursor.string().map_err(bad_args("track"))?);
+        Ok(true)
+    })?;
+    let missing = || Refusal::field(Code::BadArgs, "track", "needs the ULID of a graph");
+    Ok(Builtin::Explain { track: track.ok_or_else(missing)? })
+}
+
+fn check(call: &Call) -> Result<Builtin, Refusal> {
+    let (mut part, mut ask) = (GraphPart::default(), CheckAsk::default());
+    let source = call.kwargs.clone();
+    kwargs(call, |key, cursor| {
+        match key {
+            "steps" => {
+                if cursor.peek().map_err(bad_args("steps"))? != Shape::Array {
+                    return Err(Refusal::field(Code::BadArgs, "steps", "must be an array"));
+                }
+                let range = cursor.skip().map_err(bad_args("steps"))?;
+                let steps = source.as_ref();
+                part.steps =
+                    steps.map(|all| Value { kind: all.kind, bytes: all.bytes.slice(range) });
+            }
+            "refs" => part.options.refs = refs(&cursor.string().map_err(bad_args("refs"))?)?,
+            "return" => part.options.returns = returns(cursor)?,
+            "dot" => ask.dot = cursor.bool().map_err(bad_args("dot"))?,
+            "impact" => {
+                ask.impact = Some(SmolStr::new(cursor.string().map_err(bad_args("impact"))?));
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    part.frames = call.frames.clone();
+    part.options = GraphOptions { timeout_ms: call.options.timeout_ms, ..part.options };
+    Ok(Builtin::Check { part: Box::new(part), ask })
+}
+
+fn refs(text: &str) -> Result<Refs, Refusal> {
+    match text {
+        "tagged" => Ok(Refs::Tagged),
+        "names" => Ok(Refs::Names),
+        _ => Err(Refusal::field(Code::BadArgs, "refs", "is `tagged` or `names`")),
+    }
+}
+
+fn returns(cursor: &mut Cursor<'_>) -> Result<Returns, Refusal> {
+    let bad = bad_args("return");
+    if cursor.peek().map_err(&bad)? == Shape::String {
+        return match &*cursor.string().map_err(&bad)? {
+            "sinks" => Ok(Returns::Sinks),
+            "all" => Ok(Returns::All),
+            _ => Err(Refusal::field(Code::BadArgs, "return", "is `sinks`, `all` or names")),
+        };
+    }
+    let (mut names, mut array) = (Vec::new(), cursor.array().map_err(&bad)?);
+    while cursor.item(&mut array).map_err(&bad)? {
+        names.push(SmolStr::new(cursor.string().map_err(&bad)?));
+    }
+    Ok(Returns::Names(names))
+}

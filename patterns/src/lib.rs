@@ -1,0 +1,20 @@
+//! What the mpreg broker decides, as deterministic state machines without IO.
+//!
+//! In reading order: [`base`] (ids, time, refusals, limits), [`values`] (what crosses the wire
+//! unchanged), [`ops`] (what peers say and hear), [`rpc`] (calls and workers), [`graph`]
+//! (dependency graphs), [`requests`] (what each connection has in flight), [`node`] (all of them
+//! as one broker), [`outbox`] (what waits for a peer that does not read).
+//!
+//! Invariants of this crate: it reads no clock, opens nothing, locks nothing, starts nothing; the
+//! same inputs and seed give the same outputs; a "no" is a [`base::Refusal`], a broken invariant a
+//! panic.
+
+pub mod base;
+pub mod builtins;
+pub mod graph;
+pub mod node;
+pub mod ops;
+pub mod outbox;
+pub mod requests;
+pub mod rpc;
+pub mod values;

@@ -1,0 +1,555 @@
+//! The broker as one machine: owns every system and passes one's outputs to the next.
+//!
+//! Wiring only: a rule that belongs to one system is not here.
+
+use serde_json::{Value as Json, json};
+use smol_str::SmolStr;
+
+use crate::base::{Code, Ids, Limits, Map, Out, PeerId, Refusal, RunId, Time};
+use crate::graph::{self, Graphs};
+use crate::ops::{Call, GraphPart, GraphReply, Hello, Offer, ProgressReply, Reply, Request};
+use crate::requests::{Requests, Target};
+use crate::rpc::{self, Origin, Rpc};
+use crate::values::{Body, Value};
+
+/// What happens to the broker.
+#[derive(Debug)]
+pub enum Input {
+    /// A peer asks something.
+    Request {
+        /// Who.
+        peer: PeerId,
+        /// What.
+        request: Request,
+    },
+    /// A connection's life has ended; these runs never left for it.
+    Gone {
+        /// Whose.
+        peer: PeerId,
+        /// The runs.
+        unsent: Vec<RunId>,
+    },
+    /// A run could not be handed to its worker's connection.
+    Unsent {
+        /// The run.
+        run: RunId,
+        /// Why, where another worker would fare no better.
+        refusal: Option<Refusal>,
+    },
+    /// The broker is going down.
+    Drain,
+}
+
+/// What the broker wants done: one message to one peer.
+#[derive(Debug)]
+pub struct Output {
+    /// To whom.
+    pub to: PeerId,
+    /// What.
+    pub reply: Reply,
+}
+
+/// Who this broker is.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// Its name.
+    pub node: SmolStr,
+    /// The version of the program.
+    pub version: SmolStr,
+    /// Which life of the broker this is.
+    pub epoch: u64,
+    /// Name and address of every endpoint.
+    pub endpoints: Json,
+}
+
+/// The whole broker, without sockets.
+#[derive(Debug)]
+pub struct Node {
+    about: About,
+    limits: Limits,
+    requests: Requests,
+    rpc: Rpc,
+    rpc_out: Out<rpc::Output>,
+    graphs: Graphs,
+    graph_out: Out<graph::Output>,
+    ids: Ids,
+    /// Peers that said who they are, by slot: they hear when the broker goes down.
+    known: Map<u32, (PeerId, Option<SmolStr>)>,
+    cancels_ignored: u64,
+    started_ms: Option<u64>,
+    gauges: Json,
+}
+
+impl Node {
+    /// A broker without peers.
+    #[must_use]
+    pub fn new(about: About, limits: Limits, seed: u64) -> Self {
+        Self {
+            about,
+            requests: Requests::new(&limits, seed),
+            rpc: Rpc::new(limits.clone(), seed),
+            rpc_out: Out::new(),
+            graphs: Graphs::new(limits.clone(), seed),
+            graph_out: Out::new(),
+            ids: Ids::new(seed ^ 0x55),
+            known: Map::default(),
+            cancels_ignored: 0,
+            started_ms: None,
+            gauges: Json::Null,
+            limits,
+        }
+    }
+
+    /// Takes one input.
+    pub fn handle(&mut self, now: Time, input: Input, out: &mut Out<Output>) {
+        self.started_ms.get_or_insert(now.wall_ms);
+        match input {
+            Input::Request { peer, request } => self.request(now, peer, request, out),
+            Input::Gone { peer, unsent } => self.gone(now, peer, unsent),
+            Input::Unsent { run, refusal } => {
+                self.rpc.handle(now, rpc::Input::Unsent { run, refusal }, &mut self.rpc_out);
+            }
+            Input::Drain => self.drain(now, out),
+        }
+        self.settle(now, out);
+    }
+
+    /// Does what is due in every system.
+    pub fn tick(&mut self, now: Time, out: &mut Out<Output>) {
+        self.graphs.tick(now, &mut self.graph_out);
+        self.settle(now, out);
+        self.rpc.tick(now, &mut self.rpc_out);
+        self.settle(now, out);
+    }
+
+    /// When `tick` next has work, in monotonic nanoseconds; 0 when there is work now.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<u64> {
+        [self.graphs.wake_at(), self.rpc.wake_at()].into_iter().flatten().min()
+    }
+
+    /// What the driver measures and `mpreg.status` tells.
+    pub fn set_gauges(&mut self, gauges: Json) {
+        self.gauges = gauges;
+    }
+
+    /// Whether no request waits for an outcome and no worker has a run in hand.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.requests.is_empty() && self.rpc.in_flight() == 0 && self.graphs.in_flight() == 0
+    }
+
+    /// Requests without an outcome.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.requests.len()
+    }
+
+    fn request(&mut self, now: Time, peer: PeerId, request: Request, out: &mut Out<Output>) {
+        let rpc_input = match request {
+            Request::Call(call) => return self.call(now, peer, call, out),
+            Request::Result { run, body } => rpc::Input::Result { peer, run, outcome: Ok(body) },
+            Request::Failed { run, error } => rpc::Input::Result { peer, run, outcome: Err(error) },
+            Request::Progress { run, percent, note } => {
+                rpc::Input::Progress { peer, run, percent, note }
+            }
+            Request::Graph(part) => return self.graph(now, peer, part, out),
+            Request::Cancel { id } => return self.cancel(now, peer, &id),
+            Request::Offer(offer) => return self.offer(now, peer, offer),
+            Request::Hello(hello) => return self.hello(peer, hello, out),
+            Request::Ping { id } => return send(out, peer, Reply::Pong { id }),
+            Request::Bye { id } => rpc::Input::Bye { peer, id },
+            Request::Stray => rpc::Input::Result {
+                peer,
+                run: RunId(0),
+                outcome: Err(Refusal::new(Code::Failed, "")),
+            },
+        };
+        self.rpc.handle(now, rpc_input, &mut self.rpc_out);
+    }
+
+    fn hello(&mut self, peer: PeerId, hello: Hello, out: &mut Out<Output>) {
+        if hello.token {
+            let message = "this broker has no security yet; leave `token` out";
+            let error = Refusal::field(Code::NotSupported, "token", message);
+            return send(out, peer, error_reply(hello.id, Some("hello"), error));
+        }
+        self.known.insert(peer.slot, (peer, hello.name));
+        let about = json!({
+            "node": self.about.node.as_str(),
+            "version": self.about.version.as_str(),
+            "epoch": self.about.epoch,
+            "endpoints": self.about.endpoints,
+            "limits": self.limits,
+        });
+        let about = Value::from_serialize(&about);
+        send(out, peer, Reply::Welcome { id: hello.id, about });
+    }
+
+    fn offer(&mut self, now: Time, peer: PeerId, offer: Offer) {
+        self.known.entry(peer.slot).or_insert((peer, None));
+        self.rpc.handle(now, rpc::Input::Offer { peer, offer }, &mut self.rpc_out);
+    }
+
+    fn call(&mut self, now: Time, peer: PeerId, call: Call, out: &mut Out<Output>) {
+        let track = call.track.or_else(|| call.progress.then(|| self.ids.next(now)));
+        let key = match self.requests.begin(peer, &call.id, track) {
+            Ok(key) => key,
+            Err(error) => return send(out, peer, error_reply(Some(call.id), Some("call"), error)),
+        };
+        if call.fun.starts_with("mpreg.") {
+            return self.builtin(now, Origin::Request(key), peer, call, out);
+        }
+        let timeout_ms = call.options.timeout_ms.unwrap_or(crate::base::limits::DEFAULT_TIMEOUT_MS);
+        let submit = rpc::Submit {
+            origin: Origin::Request(key),
+            fun: call.fun,
+            args: call.args,
+            kwargs: call.kwargs,
+            frames: call.frames,
+            options: call.options,
+            deadline_ns: now.mono_ns.saturating_add(timeout_ms.saturating_mul(1_000_000)),
+            progress: call.progress,
+        };
+        self.rpc.handle(now, rpc::Input::Call(submit), &mut self.rpc_out);
+    }
+
+    fn graph(&mut self, now: Time, peer: PeerId, part: GraphPart, out: &mut Out<Output>) {
+        let refuse = |out: &mut Out<Output>, id, error| {
+            send(out, peer, error_reply(Some(id), Some("graph"), error));
+        };
+        if part.part > 0 {
+            let target = self.requests.find(peer, &part.id).and_then(|key| self.requests.get(key));
+            let Some(Target::Graph(id)) = target.map(|request| request.target) else {
+                let message = format!("part {} came without the parts before it", part.part);
+                let error = Refusal::field(Code::IncompleteGraph, "part", message);
+                return refuse(out, part.id, error);
+            };
+            let input = graph::Input::Part { request: 0, peer, graph: Some(id), part };
+            return self.graphs.handle(now, input, &mut self.graph_out);
+        }
+        match self.requests.begin(peer, &part.id, part.options.track) {
+            Ok(request) => {
+                let input = graph::Input::Part { request, peer, graph: None, part };
+                self.graphs.handle(now, input, &mut self.graph_out);
+            }
+            Err(error) => refuse(out, part.id, error),
+        }
+    }
+
+    fn cancel(&mut self, now: Time, peer: PeerId, id: &str) {
+        let request = self.requests.find(peer, id).and_then(|key| self.requests.get(key));
+        match request.map(|request| request.target) {
+            Some(target) => self.give_up(now, target, false),
+            None => self.cancels_ignored += 1,
+        }
+    }
+
+    fn give_up(&mut self, now: Time, target: Target, quiet: bool) {
+        match target {
+            Target::Call(call) => {
+                self.rpc.handle(now, rpc::Input::Cancel(call), &mut self.rpc_out);
+            }
+            Target::Graph(graph) => {
+                let input = graph::Input::Cancel { graph, quiet };
+                self.graphs.handle(now, input, &mut self.graph_out);
+            }
+            Target::New => {}
+        }
+    }
+
+    fn gone(&mut self, now: Time, peer: PeerId, unsent: Vec<RunId>) {
+        self.known.remove(&peer.slot);
+        for request in self.requests.gone(peer) {
+            self.give_up(now, request.target, true);
+        }
+        self.rpc.handle(now, rpc::Input::Gone { peer, unsent }, &mut self.rpc_out);
+    }
+
+    fn drain(&mut self, now: Time, out: &mut Out<Output>) {
+        self.rpc.handle(now, rpc::Input::Drain, &mut self.rpc_out);
+        let mut known: Vec<PeerId> = self.known.values().map(|(peer, _)| *peer).collect();
+        known.sort_unstable();
+        for peer in known {
+            send(out, peer, Reply::Bye { id: None });
+        }
+    }
+
+    /// Passes outputs on until every system is quiet.
+    fn settle(&mut self, now: Time, out: &mut Out<Output>) {
+        while !self.rpc_out.is_empty() || !self.graph_out.is_empty() {
+            // What is passed on may ask for more, so the buffers change hands while they drain.
+            let mut rpc_out = std::mem::take(&mut self.rpc_out);
+            for output in rpc_out.drain() {
+                self.rpc_output(now, output, out);
+            }
+            if self.rpc_out.is_empty() {
+                self.rpc_out = rpc_out;
+            }
+            let mut graph_out = std::mem::take(&mut self.graph_out);
+            for output in graph_out.drain() {
+                self.graph_output(now, output, out);
+            }
+            if self.graph_out.is_empty() {
+                self.graph_out = graph_out;
+            }
+        }
+    }
+
+    fn rpc_output(&mut self, now: Time, output: rpc::Output, out: &mut Out<Output>) {
+        match output {
+            rpc::Output::Run { to, run } => send(out, to, Reply::Run(Box::new(run))),
+            rpc::Output::Done { origin, outcome } => self.done(now, origin, outcome, out),
+            rpc::Output::Begun { origin: Origin::Request(key), call } => {
+                self.requests.became(key, Target::Call(call));
+            }
+            rpc::Output::Begun { origin: Origin::Step { graph, step }, call } => {
+                let input = graph::Input::Begun { graph, step, call };
+                self.graphs.handle(now, input, &mut self.graph_out);
+            }
+            rpc::Output::Started { origin, attempt } => {
+                let note = (attempt > 1).then(|| format!("attempt {attempt}").into());
+                self.progress(now, origin, "started", None, note, out);
+            }
+            rpc::Output::Progress { origin, percent, note } => {
+                self.progress(now, origin, "progress", percent, note, out);
+            }
+            rpc::Output::Stop { to, run } => send(out, to, Reply::Cancel { run }),
+            rpc::Output::Offered { to, id, outcome: Ok((functions, credit)) } => {
+                let epoch = self.about.epoch;
+                send(out, to, Reply::Offered { id, epoch, functions, credit });
+            }
+            rpc::Output::Offered { to, id, outcome: Err(error) } => {
+                send(out, to, error_reply(id, Some("offer"), error));
+            }
+            rpc::Output::Bye { to, id } => send(out, to, Reply::Bye { id }),
+        }
+    }
+
+    /// Gives a call's one outcome to whoever called.
+    fn done(
+        &mut self,
+        now: Time,
+        origin: Origin,
+        outcome: Result<Body, Refusal>,
+        out: &mut Out<Output>,
+    ) {
+        match origin {
+            Origin::Step { graph, step } => {
+                let input = graph::Input::Done { graph, step, outcome };
+                self.graphs.handle(now, input, &mut self.graph_out);
+            }
+            Origin::Request(key) => {
+                let Some(request) = self.requests.end(key) else { return };
+                let reply = match outcome {
+                    Ok(body) => Reply::Result { id: request.id, body, track: request.track },
+                    Err(error) => Reply::Error {
+                        id: Some(request.id),
+                        op: Some(SmolStr::new_static("call")),
+                        item: None,
+                        error,
+                        track: request.track,
+                    },
+                };
+                send(out, request.peer, reply);
+            }
+        }
+    }
+
+    fn progress(
+        &mut self,
+        now: Time,
+        origin: Origin,
+        event: &'static str,
+        percent: Option<f64>,
+        note: Option<Box<str>>,
+        out: &mut Out<Output>,
+    ) {
+        match origin {
+            Origin::Step { graph, step } => {
+                let input = match event {
+                    "started" => graph::Input::Started { graph, step },
+                    _ => graph::Input::Progress { graph, step, percent, note },
+                };
+                self.graphs.handle(now, input, &mut self.graph_out);
+            }
+            Origin::Request(key) => {
+                let Some(request) = self.requests.get(key) else { return };
+                let Some(track) = request.track else { return };
+                let (id, step, step_id) = (request.id.clone(), None, None);
+                let told = ProgressReply { id, track, step, step_id, event, percent, note };
+                send(out, request.peer, Reply::Progress(Box::new(told)));
+            }
+        }
+    }
+
+    fn graph_output(&mut self, now: Time, output: graph::Output, out: &mut Out<Output>) {
+        match output {
+            graph::Output::Call(call) => self.step(now, call, out),
+            graph::Output::CancelCall(call) => {
+                self.rpc.handle(now, rpc::Input::Cancel(call), &mut self.rpc_out);
+            }
+            graph::Output::Accepted { request, graph } => {
+                self.requests.became(request, Target::Graph(graph));
+            }
+            graph::Output::Place { graph, asks } => {
+                let answers = asks.iter().map(|(fun, options)| self.place(fun, options)).collect();
+                let input = graph::Input::Placed { graph, answers };
+                self.graphs.handle(now, input, &mut self.graph_out);
+            }
+            graph::Output::Reply { request, reply } => self.graph_reply(request, reply, out),
+            graph::Output::Checked { request, outcome } => {
+                let Some(ended) = self.requests.end(request) else { return };
+                let reply = match outcome {
+                    Ok(report) => Reply::Result {
+                        id: ended.id,
+                        body: Body::plain(Value::from_serialize(&report)),
+                        track: None,
+                    },
+                    Err((error, _)) => error_reply(Some(ended.id), Some("call"), error),
+                };
+                send(out, ended.peer, reply);
+            }
+            graph::Output::Progress { request, track, step, event, percent, note } => {
+                let Some(request) = self.requests.get(request) else { return };
+                let (step, step_id) = step.unzip();
+                let id = request.id.clone();
+                let told = ProgressReply { id, track, step, step_id, event, percent, note };
+                send(out, request.peer, Reply::Progress(Box::new(told)));
+            }
+        }
+    }
+
+    fn graph_reply(&mut self, key: u32, mut reply: GraphReply, out: &mut Out<Output>) {
+        let Some(request) = self.requests.get(key) else { return };
+        let (peer, more) = (request.peer, reply.more);
+        reply.id = request.id.clone();
+        if !more {
+            self.requests.end(key);
+        }
+        send(out, peer, Reply::Graph(Box::new(reply)));
+    }
+
+    fn step(&mut self, now: Time, step: graph::StepCall, out: &mut Out<Output>) {
+        let origin = Origin::Step { graph: step.graph, step: step.step };
+        if step.fun.starts_with("mpreg.") {
+            let peer = PeerId { slot: u32::MAX, generation: 0 };
+            let call = Call {
+                fun: step.fun,
+                args: step.args,
+                kwargs: step.kwargs,
+                frames: step.frames,
+                ..Call::default()
+            };
+            return self.builtin(now, origin, peer, call, out);
+        }
+        let submit = rpc::Submit {
+            origin,
+            fun: step.fun,
+            args: step.args,
+            kwargs: step.kwargs,
+            frames: step.frames,
+            options: step.options,
+            deadline_ns: step.deadline_ns,
+            progress: step.progress,
+        };
+        self.rpc.handle(now, rpc::Input::Call(submit), &mut self.rpc_out);
+    }
+
+    fn place(
+        &mut self,
+        fun: &SmolStr,
+        options: &crate::ops::CallOptions,
+    ) -> Result<String, Refusal> {
+        if fun.starts_with("mpreg.") {
+            return crate::builtins::placement(fun).map(|()| self.about.node.to_string());
+        }
+        Ok(match self.rpc.placement(fun, options)? {
+            rpc::Placement::Worker(peer) => peer.to_string(),
+            rpc::Placement::Line(ahead) => format!("all busy, {ahead} in line"),
+        })
+    }
+
+    /// Runs a function of the broker's own.
+    fn builtin(
+        &mut self,
+        now: Time,
+        origin: Origin,
+        peer: PeerId,
+        call: Call,
+        out: &mut Out<Output>,
+    ) {
+        use crate::builtins::{self, Builtin};
+        let outcome = match builtins::parse(&call) {
+            Err(refusal) => Err(refusal),
+            Ok(Builtin::Functions) => Ok(self.rpc.functions()),
+            Ok(Builtin::Workers) => Ok(self.workers()),
+            Ok(Builtin::Status) => Ok(self.status(now)),
+            Ok(Builtin::Graphs) => Ok(self.graphs.list()),
+            Ok(Builtin::Explain { track }) => self.explain(now, track),
+            Ok(Builtin::Check { part, ask }) => match origin {
+                Origin::Request(request) => {
+                    let input = graph::Input::Check { request, peer, part: *part, ask };
+                    return self.graphs.handle(now, input, &mut self.graph_out);
+                }
+                Origin::Step { .. } => {
+                    Err(Refusal::new(Code::NotSupported, "a step cannot check a graph"))
+                }
+            },
+        };
+        let outcome = outcome.map(|json| Body::plain(Value::from_serialize(&json)));
+        self.done(now, origin, outcome, out);
+    }
+
+    fn workers(&self) -> Json {
+        let mut workers = self.rpc.workers();
+        for row in workers.as_array_mut().into_iter().flatten() {
+            let peer = row["worker"].as_str().unwrap_or_default();
+            let known = self.known.values().find(|(known, _)| known.to_string() == peer);
+            row["name"] = known.and_then(|(_, name)| name.as_deref()).into();
+        }
+        workers
+    }
+
+    fn explain(&self, now: Time, track: RunId) -> Result<Json, Refusal> {
+        let (mut about, steps) = self.graphs.explain(track)?;
+        let rows = steps.into_iter().map(|step| {
+            let why = match step.why {
+                graph::Why::Says(words) => words,
+                graph::Why::Called(call) => {
+                    self.rpc.explain(now, call).unwrap_or_else(|| "is ending".into())
+                }
+            };
+            json!({ "step": step.name.as_str(), "state": step.state, "why": why })
+        });
+        about["open"] = rows.collect::<Vec<_>>().into();
+        Ok(about)
+    }
+
+    fn status(&self, now: Time) -> Json {
+        let started_ms = self.started_ms.unwrap_or(now.wall_ms);
+        json!({
+            "node": self.about.node.as_str(),
+            "version": self.about.version.as_str(),
+            "epoch": self.about.epoch,
+            "endpoints": self.about.endpoints,
+            "uptime_ms": now.wall_ms.saturating_sub(started_ms),
+            "requests": self.requests.len(),
+            "calls": self.rpc.counters(),
+            "graphs": self.graphs.counters(),
+            "graphs_in_flight": self.graphs.in_flight(),
+            "cancels_ignored": self.cancels_ignored,
+            "process": self.gauges,
+        })
+    }
+}
+
+fn send(out: &mut Out<Output>, to: PeerId, reply: Reply) {
+    out.push(Output { to, reply });
+}
+
+/// An error that answers one request.
+#[must_use]
+pub fn error_reply(id: Option<SmolStr>, op: Option<&'static str>, error: Refusal) -> Reply {
+    Reply::Error { id, op: op.map(SmolStr::new_static), item: None, error, track: None }
+}

@@ -1,5 +1,8 @@
 //! The broker's own functions: what they are called and what they take.
 
+#[cfg(test)]
+mod tests;
+
 use smol_str::SmolStr;
 
 use crate::base::{Code, Refusal, RunId};

@@ -2,6 +2,11 @@
 //!
 //! Wiring only: a rule that belongs to one system is not here.
 
+#[cfg(test)]
+pub(crate) mod script;
+#[cfg(test)]
+mod tests;
+
 use serde_json::{Value as Json, json};
 use smol_str::SmolStr;
 
@@ -77,6 +82,7 @@ pub struct Node {
     known: Map<u32, (PeerId, Option<SmolStr>)>,
     cancels_ignored: u64,
     started_ms: Option<u64>,
+    draining: bool,
     gauges: Json,
 }
 
@@ -95,6 +101,7 @@ impl Node {
             known: Map::default(),
             cancels_ignored: 0,
             started_ms: None,
+            draining: false,
             gauges: Json::Null,
             limits,
         }
@@ -139,6 +146,12 @@ impl Node {
         self.requests.is_empty() && self.rpc.in_flight() == 0 && self.graphs.in_flight() == 0
     }
 
+    /// Whether it takes nothing new.
+    #[must_use]
+    pub const fn is_draining(&self) -> bool {
+        self.draining
+    }
+
     /// Requests without an outcome.
     #[must_use]
     pub fn in_flight(&self) -> usize {
@@ -146,6 +159,9 @@ impl Node {
     }
 
     fn request(&mut self, now: Time, peer: PeerId, request: Request, out: &mut Out<Output>) {
+        if self.rpc.any_stalled() {
+            self.rpc.handle(now, rpc::Input::Spoke { peer }, &mut self.rpc_out);
+        }
         let rpc_input = match request {
             Request::Call(call) => return self.call(now, peer, call, out),
             Request::Result { run, body } => rpc::Input::Result { peer, run, outcome: Ok(body) },
@@ -215,25 +231,56 @@ impl Node {
     }
 
     fn graph(&mut self, now: Time, peer: PeerId, part: GraphPart, out: &mut Out<Output>) {
-        let refuse = |out: &mut Out<Output>, id, error| {
-            send(out, peer, error_reply(Some(id), Some("graph"), error));
+        let (id, first, more) = (part.id.clone(), part.part == 0, part.more);
+        let refusal = if first {
+            let refusal = self.first_part(now, peer, part).err();
+            self.requests.part(peer, &id, first, more);
+            refusal
+        } else {
+            let known = self.requests.part(peer, &id, first, more);
+            self.later_part(now, peer, part, known).err()
         };
-        if part.part > 0 {
-            let target = self.requests.find(peer, &part.id).and_then(|key| self.requests.get(key));
-            let Some(Target::Graph(id)) = target.map(|request| request.target) else {
-                let message = format!("part {} came without the parts before it", part.part);
-                let error = Refusal::field(Code::IncompleteGraph, "part", message);
-                return refuse(out, part.id, error);
-            };
-            let input = graph::Input::Part { request: 0, peer, graph: Some(id), part };
-            return self.graphs.handle(now, input, &mut self.graph_out);
+        if let Some(error) = refusal {
+            send(out, peer, error_reply(Some(id), Some("graph"), error));
         }
-        match self.requests.begin(peer, &part.id, part.options.track) {
-            Ok(request) => {
-                let input = graph::Input::Part { request, peer, graph: None, part };
+    }
+
+    fn first_part(&mut self, now: Time, peer: PeerId, part: GraphPart) -> Result<(), Refusal> {
+        let request = self.requests.begin(peer, &part.id, part.options.track)?;
+        if self.rpc.is_draining() {
+            self.requests.end(request);
+            return Err(Refusal::new(Code::Draining, "the broker is going down"));
+        }
+        let input = graph::Input::Part { request, peer, graph: None, part };
+        self.graphs.handle(now, input, &mut self.graph_out);
+        Ok(())
+    }
+
+    fn later_part(
+        &mut self,
+        now: Time,
+        peer: PeerId,
+        part: GraphPart,
+        known: bool,
+    ) -> Result<(), Refusal> {
+        let request = self.requests.find(peer, &part.id).and_then(|key| self.requests.get(key));
+        match request.map(|request| request.target) {
+            Some(Target::Graph(graph)) => {
+                let input = graph::Input::Part { request: 0, peer, graph: Some(graph), part };
                 self.graphs.handle(now, input, &mut self.graph_out);
+                Ok(())
             }
-            Err(error) => refuse(out, part.id, error),
+            Some(_) => {
+                let message = format!("{} is in flight on this connection, and no graph", part.id);
+                let error = Refusal::field(Code::DuplicateId, "id", message);
+                Err(Refusal { refused: Some("duplicate"), ..error })
+            }
+            // The graph has had its outcome, which this part crossed on its way.
+            None if known => Ok(()),
+            None => {
+                let message = format!("part {} came without the parts before it", part.part);
+                Err(Refusal::field(Code::IncompleteGraph, "part", message))
+            }
         }
     }
 
@@ -267,6 +314,7 @@ impl Node {
     }
 
     fn drain(&mut self, now: Time, out: &mut Out<Output>) {
+        self.draining = true;
         self.rpc.handle(now, rpc::Input::Drain, &mut self.rpc_out);
         let mut known: Vec<PeerId> = self.known.values().map(|(peer, _)| *peer).collect();
         known.sort_unstable();

@@ -3,7 +3,7 @@
 use slab::Slab;
 use smol_str::SmolStr;
 
-use crate::base::{CallId, Code, GraphId, Limits, Map, PeerId, Refusal, RunId, seeded};
+use crate::base::{CallId, Code, GraphId, Limits, Map, PeerId, Refusal, RunId, Set, seeded};
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub struct InFlight {
 struct Connection {
     generation: u32,
     ids: Map<SmolStr, u32>,
+    /// Graphs of which more parts are to come, whatever has become of them.
+    partial: Set<SmolStr>,
 }
 
 /// The requests of all connections, by a dense key.
@@ -66,18 +68,20 @@ impl Requests {
         let seed = self.seed;
         let connection = self.connections[slot].get_or_insert_with(|| {
             let ids = Map::with_hasher(seeded(seed));
-            Box::new(Connection { generation: peer.generation, ids })
+            let partial = Set::with_hasher(seeded(seed));
+            Box::new(Connection { generation: peer.generation, ids, partial })
         });
         debug_assert_eq!(connection.generation, peer.generation, "an earlier life was not ended");
-        if connection.ids.len() >= self.per_peer {
-            let message = format!("{} requests are in flight here", self.per_peer);
-            return Err(Refusal::new(Code::Busy, message));
-        }
+        let full = connection.ids.len() >= self.per_peer;
         match connection.ids.entry_ref(id) {
             hashbrown::hash_map::EntryRef::Occupied(_) => {
                 let refused = Some("duplicate");
                 let message = format!("{id} is in flight on this connection");
                 Err(Refusal { refused, ..Refusal::field(Code::DuplicateId, "id", message) })
+            }
+            hashbrown::hash_map::EntryRef::Vacant(_) if full => {
+                let message = format!("{} requests are in flight here", self.per_peer);
+                Err(Refusal::new(Code::Busy, message))
             }
             hashbrown::hash_map::EntryRef::Vacant(entry) => {
                 let (id, target) = (id.clone(), Target::New);
@@ -86,6 +90,20 @@ impl Requests {
                 Ok(key)
             }
         }
+    }
+
+    /// Notes a part of a graph, whose first part made the connection known. True if it follows a
+    /// part that said so: even where the graph was refused since, it is nothing new.
+    pub fn part(&mut self, peer: PeerId, id: &SmolStr, first: bool, more: bool) -> bool {
+        let connection = self.connections.get_mut(peer.slot as usize);
+        let Some(connection) = connection.and_then(Option::as_deref_mut) else { return false };
+        let expected = !first && connection.partial.contains(id);
+        if !more {
+            connection.partial.remove(id);
+        } else if first && connection.partial.len() < self.per_peer {
+            connection.partial.insert(id.clone());
+        }
+        expected
     }
 
     /// Notes what became of a request.
@@ -120,7 +138,8 @@ impl Requests {
     /// Takes out everything a connection had in flight.
     pub fn gone(&mut self, peer: PeerId) -> Vec<InFlight> {
         let slot = self.connections.get_mut(peer.slot as usize);
-        let Some(connection) = slot.and_then(Option::take) else { return Vec::new() };
+        let this = |connection: &mut Box<Connection>| connection.generation == peer.generation;
+        let Some(connection) = slot.and_then(|slot| slot.take_if(this)) else { return Vec::new() };
         let mut keys: Vec<u32> = connection.ids.values().copied().collect();
         keys.sort_unstable();
         keys.into_iter().filter_map(|key| self.in_flight.try_remove(key as usize)).collect()

@@ -48,10 +48,11 @@ impl Graphs {
         if self.by_track.get(&graph.track) == Some(&id) {
             self.by_track.remove(&graph.track);
         }
-        if let Some(bytes) = self.bytes.get_mut(&graph.peer) {
-            *bytes -= graph.bytes;
-            if *bytes == 0 {
-                self.bytes.remove(&graph.peer);
+        if let Some(share) = self.shares.get_mut(&graph.peer) {
+            share.graphs -= 1;
+            share.bytes -= graph.bytes;
+            if share.graphs == 0 {
+                self.shares.remove(&graph.peer);
             }
         }
         if self.recent.len() == RECENT_GRAPHS {

@@ -73,8 +73,14 @@ impl Graph {
     fn overview(&self) -> Json {
         let state = match self.phase {
             Phase::Parse => "loading",
-            Phase::Index | Phase::Link | Phase::Count | Phase::Spread | Phase::Fill
-            | Phase::Order | Phase::Placing | Phase::Ready => "checking",
+            Phase::Index
+            | Phase::Link
+            | Phase::Count
+            | Phase::Spread
+            | Phase::Fill
+            | Phase::Order
+            | Phase::Placing
+            | Phase::Ready => "checking",
             Phase::Run if self.stopping => "stopping",
             Phase::Run => "running",
             Phase::Answer if self.is_failed() => "failed",
@@ -88,11 +94,12 @@ impl Graph {
                 "step": step.map(|step| step.name.as_str()),
             })
         });
+        let ended = if self.began { self.steps.len() - self.remaining } else { 0 };
         json!({
             "track": self.track.to_string(),
             "state": state,
             "steps": self.steps.len(),
-            "ended": self.steps.len() - self.remaining.min(self.steps.len()),
+            "ended": ended,
             "running": self.running,
             "not_done": self.not_done,
             "begun_ms": self.begun_ms,
@@ -211,7 +218,7 @@ impl Graph {
             let message = format!("at most {DOT_STEPS} steps can be drawn");
             return Err((Refusal::field(Code::TooLarge, "dot", message), None));
         }
-        let mut text = String::from("digraph graph {\n  rankdir=LR;\n  node [shape=box];\n");
+        let mut text = String::from("digraph steps {\n  rankdir=LR;\n  node [shape=box];\n");
         for step in self.steps.iter() {
             let (name, fun) = (quoted(&step.name), quoted(&step.fun));
             let _ = writeln!(text, "  \"{name}\" [label=\"{name}\\n{fun}\"];");

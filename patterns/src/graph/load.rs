@@ -51,7 +51,8 @@ impl Graphs {
             options,
             track,
             phase: Phase::Parse,
-            in_line: false,
+            // It gets its first slice below, without standing in line.
+            in_line: true,
             quiet: false,
             bytes: 0,
             parts: VecDeque::new(),
@@ -88,19 +89,19 @@ impl Graphs {
         }));
         self.by_track.insert(track, id);
         out.push(Output::Accepted { request, graph: id });
-        self.part(now, id, part, out);
+        let share = self.shares.entry(peer).or_default();
+        share.graphs += 1;
+        if share.graphs > self.limits.graphs_per_peer {
+            let message = format!("{} graphs are in flight here", self.limits.graphs_per_peer);
+            self.refuse(id, Refusal::new(Code::Busy, message), None);
+        }
+        self.part(now, id, part);
         // A small graph is checked and started at once; a large one goes on in `tick`.
         let mut budget = crate::base::limits::STEPS_PER_TURN;
         self.advance(now, id, &mut budget, out);
     }
 
-    pub(super) fn part(
-        &mut self,
-        now: Time,
-        id: GraphId,
-        part: GraphPart,
-        _out: &mut Out<Output>,
-    ) {
+    pub(super) fn part(&mut self, now: Time, id: GraphId, part: GraphPart) {
         if let Err(refusal) = self.admit(now, id, part) {
             self.refuse(id, refusal, None);
         }
@@ -125,12 +126,12 @@ impl Graphs {
         }
         let size = part.steps.as_ref().map_or(0, |steps| steps.bytes.len())
             + part.frames.iter().map(bytes::Bytes::len).sum::<usize>();
-        let used = self.bytes.entry(graph.peer).or_insert(0);
-        if *used + size > limit {
-            let message = format!("{} bytes of graphs are in the broker already", *used);
+        let share = self.shares.entry(graph.peer).or_default();
+        if share.bytes + size > limit {
+            let message = format!("{} bytes of graphs are in the broker already", share.bytes);
             return Err(Refusal::new(Code::Busy, message));
         }
-        *used += size;
+        share.bytes += size;
         graph.bytes += size;
         if let Some(steps) = part.steps {
             let index = graph.next_part;
@@ -528,21 +529,27 @@ impl Graph {
         let first = self.counts.iter().position(|&count| count > 0).unwrap_or(0);
         let mut seen: Map<u32, usize> = Map::default();
         let (mut path, mut at) = (Vec::new(), first as u32);
-        while seen.insert(at, path.len()).is_none() && path.len() < CIRCLE_HOPS {
+        let start = loop {
+            if let Some(start) = seen.insert(at, path.len()) {
+                break start;
+            }
+            if path.len() == CIRCLE_HOPS {
+                let name = &self.steps[first].name;
+                let message = format!("{name} waits for a circle of steps, {CIRCLE_HOPS} or more");
+                return (Refusal::field(Code::Cycle, "steps", message), Some(first as u32));
+            }
             path.push(at);
             let inputs = self.steps[at as usize].inputs();
             at = inputs.filter(|&input| stuck(input)).min().unwrap_or(at);
-        }
-        let start = seen.get(&at).copied().unwrap_or(0);
-        let mut circle: Vec<u32> = path.split_off(start.min(path.len()));
+        };
+        let mut circle: Vec<u32> = path.split_off(start);
         // Inputs were followed, arrows point the other way.
         circle.reverse();
         let smallest = circle.iter().enumerate().min_by_key(|(_, step)| **step);
         let turn = smallest.map_or(0, |(position, _)| position);
         circle.rotate_left(turn);
         let names = circle.iter().chain(circle.first());
-        let names: Vec<&str> =
-            names.map(|&step| self.steps[step as usize].name.as_str()).collect();
+        let names: Vec<&str> = names.map(|&step| self.steps[step as usize].name.as_str()).collect();
         let text = if names.len() > CIRCLE_NAMES {
             format!("{} → … ({} steps)", names[..CIRCLE_NAMES].join(" → "), names.len() - 1)
         } else {

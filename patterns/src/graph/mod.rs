@@ -213,17 +213,25 @@ pub struct Counters {
     pub retried: u64,
 }
 
+/// What one connection has in the broker.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    graphs: usize,
+    bytes: usize,
+}
+
 /// The system of graphs.
 #[derive(Debug)]
 pub struct Graphs {
     limits: Limits,
     graphs: Slab<Box<Graph>>,
     serial: u32,
-    bytes: Map<PeerId, usize>,
+    shares: Map<PeerId, Share>,
     deadlines: Deadlines<Timer>,
     /// Graphs with a slice of work left, in turn.
     busy: VecDeque<GraphId>,
     /// Ended graphs whose memory is given back slice by slice.
+    #[expect(clippy::vec_box, reason = "a graph comes from the table without being copied")]
     buried: Vec<Box<Graph>>,
     recent: VecDeque<describe::Summary>,
     by_track: Map<RunId, GraphId>,
@@ -240,7 +248,7 @@ impl Graphs {
             limits,
             graphs: Slab::new(),
             serial: 0,
-            bytes: Map::default(),
+            shares: Map::default(),
             deadlines: Deadlines::default(),
             busy: VecDeque::new(),
             buried: Vec::new(),
@@ -258,12 +266,12 @@ impl Graphs {
             Input::Part { request, peer, graph: None, part } => {
                 self.begin(now, request, peer, part, Purpose::Run, out);
             }
-            Input::Part { graph: Some(graph), part, .. } => self.part(now, graph, part, out),
+            Input::Part { graph: Some(graph), part, .. } => self.part(now, graph, part),
             Input::Check { request, peer, part, ask } => {
                 self.begin(now, request, peer, part, Purpose::Check(ask), out);
             }
             Input::Placed { graph, answers } => self.placed(graph, answers),
-            Input::Begun { graph, step, call } => self.begun(graph, step, call),
+            Input::Begun { graph, step, call } => self.begun(graph, step, call, out),
             Input::Started { graph, step } => self.tell(graph, step, "started", out),
             Input::Progress { graph, step, percent, note } => {
                 self.step_progress(graph, step, percent, note, out);
@@ -340,7 +348,11 @@ impl Graphs {
             }
             let waits = match graph.phase {
                 Phase::Parse => self.parse(id, budget),
-                Phase::Index | Phase::Link | Phase::Count | Phase::Spread | Phase::Fill
+                Phase::Index
+                | Phase::Link
+                | Phase::Count
+                | Phase::Spread
+                | Phase::Fill
                 | Phase::Order => self.build(id, budget, out),
                 Phase::Placing => true,
                 Phase::Ready => self.launch(now, id, out),

@@ -34,7 +34,11 @@ pub(super) fn parse_step(reader: &mut PartReader, depth: usize) -> Parsed<Option
 pub(super) type Resume = Option<(usize, ArrayState)>;
 
 fn bad(field: &str, fault: &Fault) -> Refusal {
-    Refusal { field: Some(SmolStr::new(field)), ..fault.refusal() }
+    match fault {
+        // A field of another type than it takes is the caller's doing.
+        Fault::BadValue(message) => wrong(field, message.clone()),
+        _ => Refusal { field: Some(SmolStr::new(field)), ..fault.refusal() },
+    }
 }
 
 fn wrong(field: &str, message: impl Into<Box<str>>) -> Refusal {
@@ -67,7 +71,7 @@ impl Fields<'_> {
                 "after" => extras.after = self.names("after")?,
                 "retry" => extras.retry = Some(self.retry()?),
                 "fallback" => extras.fallback = Some(self.fallback()?),
-                _ => drop(self.skip("steps")?),
+                _ => self.pass("steps")?,
             }
         }
         if step.name.is_empty() {
@@ -86,6 +90,11 @@ impl Fields<'_> {
         self.cursor.skip().map_err(|fault| bad(field, &fault))
     }
 
+    /// Passes a field that is not known here.
+    fn pass(&mut self, field: &str) -> Parsed<()> {
+        self.skip(field).map(drop)
+    }
+
     /// A value as it stands: it shares the bytes of its part, which live as long as the graph.
     fn value(&mut self, field: &str) -> Parsed<Value> {
         let range = self.skip(field)?;
@@ -95,7 +104,10 @@ impl Fields<'_> {
     fn container(&mut self, field: &str, shape: Shape) -> Parsed<Value> {
         let found = self.cursor.peek().map_err(|fault| bad(field, &fault))?;
         if found != shape {
-            return Err(wrong(field, format!("must be {}, not {}", shape.as_str(), found.as_str())));
+            return Err(wrong(
+                field,
+                format!("must be {}, not {}", shape.as_str(), found.as_str()),
+            ));
         }
         self.value(field)
     }
@@ -165,10 +177,12 @@ impl Fields<'_> {
                     retry.times = u32::try_from(times)
                         .ok()
                         .filter(|&times| times <= RETRY_TIMES)
-                        .ok_or_else(|| wrong("retry", format!("at most {RETRY_TIMES} times")))?;
+                        .ok_or_else(|| {
+                        wrong("retry", format!("at most {RETRY_TIMES} times"))
+                    })?;
                 }
                 "backoff_ms" => retry.backoff_ms = self.number("retry")?,
-                _ => drop(self.skip("retry")?),
+                _ => self.pass("retry")?,
             }
         }
         Ok(retry)
@@ -183,7 +197,7 @@ impl Fields<'_> {
                 "fun" => fun = Some(self.name("fallback")?),
                 "args" => args = Some(self.container("fallback", Shape::Array)?.into()),
                 "kwargs" => kwargs = Some(self.container("fallback", Shape::Map)?.into()),
-                _ => drop(self.skip("fallback")?),
+                _ => self.pass("fallback")?,
             }
         }
         match (value, fun) {

@@ -272,7 +272,7 @@ pub(super) struct PartReader {
 impl Graph {
     /// The ULID of a step: the graph's, counted on, so that it need not be kept.
     pub(super) const fn step_id(&self, step: u32) -> RunId {
-        RunId(self.track.0 + 1 + step as u128)
+        RunId(self.track.0.wrapping_add(1 + step as u128))
     }
 
     pub(super) fn hash(name: &str) -> u64 {

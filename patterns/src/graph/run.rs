@@ -91,18 +91,20 @@ impl Graphs {
             }
             Err(fault) => {
                 let message = graph.fault_message(step, &fault);
-                graph.running += 1;
-                graph.steps[step as usize].state = State::Running;
-                self.settle(now, id, step, Err(Refusal::new(fault.code(), message)), out);
+                // Trying again would meet the same inputs, but something may stand in.
+                self.fall_back(now, id, step, Refusal::new(fault.code(), message), out);
             }
         }
     }
 
-    pub(super) fn begun(&mut self, graph: u32, step: u32, call: CallId) {
-        if let Some(graph) = self.graphs.get_mut(graph as usize)
-            && let Some(step) = graph.steps.get_mut(step as usize)
-        {
-            step.call = Some(call);
+    /// A step's call was accepted. If the step was given up since it was handed out, so is its
+    /// call: a call of a step never outlives the step, so that no later graph hears of it.
+    pub(super) fn begun(&mut self, graph: u32, step: u32, call: CallId, out: &mut Out<Output>) {
+        let graph = self.graphs.get_mut(graph as usize);
+        let step = graph.and_then(|graph| graph.steps.get_mut(step as usize));
+        match step.filter(|step| step.state == State::Running) {
+            Some(step) => step.call = Some(call),
+            None => out.push(Output::CancelCall(call)),
         }
     }
 
@@ -165,9 +167,8 @@ impl Graphs {
         let first_ms = step.retry().map_or(0, |retry| retry.backoff_ms);
         let doubled_ms = first_ms.saturating_mul(1 << (step.attempt - 1).min(16));
         // Up to a quarter more, so that steps that failed together do not return together.
-        let wait_ns = (doubled_ms.saturating_mul(1_000_000)).saturating_add(
-            doubled_ms.saturating_mul(jitter * 1_000_000 / 1024),
-        );
+        let wait_ns = (doubled_ms.saturating_mul(1_000_000))
+            .saturating_add(doubled_ms.saturating_mul(jitter * 1_000_000 / 1024));
         let due_ns = now.mono_ns.saturating_add(wait_ns);
         step.timer = Some(self.deadlines.set(due_ns, Timer::Retry(id, at)));
         let note = format!("attempt {} failed: {refusal}", step.attempt);
@@ -214,6 +215,8 @@ impl Graphs {
                 graph.steps[at as usize].failure = Some(Box::new(refusal));
                 graph.finish(at, State::Degraded, Some(body), out);
             }
+            // A graph that stops hands nothing more out.
+            Some(Ok(FallbackNow::Call(_))) if graph.stopping => graph.fail(at, refusal, out),
             Some(Ok(FallbackNow::Call(call))) => {
                 let step = &mut graph.steps[at as usize];
                 step.failure = Some(Box::new(refusal));
@@ -258,14 +261,14 @@ impl Graphs {
         }
     }
 
-    pub(super) fn tell(&mut self, graph: u32, step: u32, event: &'static str, out: &mut Out<Output>) {
+    pub(super) fn tell(&self, graph: u32, step: u32, event: &'static str, out: &mut Out<Output>) {
         if let Some(graph) = self.graphs.get(graph as usize) {
             graph.event(step, event, None, out);
         }
     }
 
     pub(super) fn step_progress(
-        &mut self,
+        &self,
         graph: u32,
         step: u32,
         percent: Option<f64>,
@@ -273,7 +276,7 @@ impl Graphs {
         out: &mut Out<Output>,
     ) {
         let Some(graph) = self.graphs.get(graph as usize) else { return };
-        if graph.options.progress && (step as usize) < graph.steps.len() {
+        if graph.options.progress && !graph.quiet && (step as usize) < graph.steps.len() {
             let name = graph.steps[step as usize].name.clone();
             let (request, track) = (graph.request, graph.track);
             let step = Some((name, graph.step_id(step)));
@@ -509,10 +512,8 @@ impl Step {
         if self.falling_back || self.attempt > retry.times {
             return false;
         }
-        let idempotent = self
-            .extras
-            .as_deref()
-            .is_some_and(|extras| extras.options.idempotent == Some(true));
+        let idempotent =
+            self.extras.as_deref().is_some_and(|extras| extras.options.idempotent == Some(true));
         if refusal.is(Code::OutcomeUnknown) || refusal.is(Code::Timeout) {
             // It may have run, or may be running still.
             return idempotent;

@@ -2,11 +2,10 @@
 
 use smol_str::SmolStr;
 
-use super::registry::{Candidate, DemandId, DemandRef, Offered};
-use super::workers::Worker;
+use super::registry::{Candidate, DemandId, DemandRef};
 use super::{Input, Origin, Output, Rpc, Submit};
 use crate::base::{CallId, Code, Out, PeerId, Refusal, RunId, Time, TimerId};
-use crate::ops::{Offer, Run};
+use crate::ops::Run;
 use crate::values::{Body, Frames, Value};
 
 /// A call that takes this many workers down with it is not given to another.
@@ -37,14 +36,14 @@ pub(super) struct Live {
     hand: u32,
     idempotent: Option<bool>,
     may_repeat: bool,
-    wait: bool,
+    pub(super) wait: bool,
     progress: bool,
 }
 
 impl Rpc {
     pub(super) fn submit(&mut self, now: Time, mut submit: Submit, out: &mut Out<Output>) {
         let origin = submit.origin;
-        if let Err(refusal) = self.admit() {
+        if let Err(refusal) = self.admit(origin) {
             return out.push(Output::Done { origin, outcome: Err(refusal) });
         }
         let locs = &mut submit.options.locs;
@@ -53,8 +52,7 @@ impl Rpc {
             locs.dedup();
         }
         let version = submit.options.version.as_deref();
-        let wanted =
-            DemandRef { fun: &submit.fun, version, locs: &submit.options.locs };
+        let wanted = DemandRef { fun: &submit.fun, version, locs: &submit.options.locs };
         let demand = self.registry.find(&wanted, &self.workers);
         if self.registry.demand(demand).candidates.is_empty() && !submit.options.wait {
             let refusal = self.registry.nobody(demand, &self.workers);
@@ -66,8 +64,9 @@ impl Rpc {
         self.place(now, slot, out);
     }
 
-    fn admit(&self) -> Result<(), Refusal> {
-        if self.draining {
+    fn admit(&self, origin: Origin) -> Result<(), Refusal> {
+        // A graph that was accepted may end; its steps are nothing new.
+        if self.draining && matches!(origin, Origin::Request(_)) {
             return Err(Refusal::new(Code::Draining, "the broker is going down"));
         }
         if self.calls.len() >= self.limits.calls {
@@ -137,7 +136,7 @@ impl Rpc {
     }
 
     /// Tells a demand's candidates that calls wait in its line.
-    fn announce(&mut self, demand: DemandId) {
+    pub(super) fn announce(&mut self, demand: DemandId) {
         for candidate in &self.registry.demand(demand).candidates {
             let Some(worker) = self.workers.get_mut(candidate.worker) else { continue };
             if !worker.waiting.contains(&demand) {
@@ -199,12 +198,15 @@ impl Rpc {
     }
 
     /// Gives waiting calls to a worker while it has credit, its demands in turn.
-    fn pump(&mut self, now: Time, slot: u32, out: &mut Out<Output>) {
+    pub(super) fn pump(&mut self, now: Time, slot: u32, out: &mut Out<Output>) {
         while let Some(worker) = self.workers.get_mut(slot) {
             if !worker.has_credit() {
                 return;
             }
             let Some(demand) = worker.waiting.pop_front() else { return };
+            if !self.registry.knows(demand) {
+                continue;
+            }
             let calls = &self.calls;
             let waits = |id: CallId| waits(calls, id);
             let call = self.registry.pop_waiting(demand, waits);
@@ -232,9 +234,6 @@ impl Rpc {
         outcome: Result<Body, Refusal>,
         out: &mut Out<Output>,
     ) {
-        if let Some(worker) = self.workers.of(peer) {
-            worker.stalled = false;
-        }
         if self.in_hand_of(peer, run).is_none() {
             self.counters.stray += 1;
             return;
@@ -374,10 +373,8 @@ impl Rpc {
                 }
             }
             None => {
-                if let Some(Place::Running { worker, .. }) = holder
-                    && let Some(worker) = self.workers.get_mut(worker)
-                {
-                    worker.stalled = true;
+                if let Some(Place::Running { worker, .. }) = holder {
+                    self.workers.stall(worker);
                 }
                 self.calls[slot as usize].attempt -= 1;
                 self.replace(now, slot, out);
@@ -455,7 +452,7 @@ impl Rpc {
         self.announce(demand);
     }
 
-    fn refuse_unplaced(&mut self, slot: u32, out: &mut Out<Output>) {
+    pub(super) fn refuse_unplaced(&mut self, slot: u32, out: &mut Out<Output>) {
         let call = &self.calls[slot as usize];
         let refusal = if call.attempt == 0 {
             self.registry.nobody(call.demand, &self.workers)
@@ -467,171 +464,10 @@ impl Rpc {
             self.done(origin, Err(refusal), out);
         }
     }
-
-    pub(super) fn offer(
-        &mut self,
-        now: Time,
-        peer: PeerId,
-        mut offer: Offer,
-        out: &mut Out<Output>,
-    ) {
-        let id = offer.id.take();
-        if let Err(refusal) = self.check_offer(&offer) {
-            return out.push(Output::Offered { to: peer, id, outcome: Err(refusal) });
-        }
-        let credit = offer.credit.unwrap_or(1).min(self.limits.credit);
-        let granted = (offer.functions.len() as u32, credit);
-        let unchanged = self.workers.of(peer).is_some_and(|worker| {
-            worker.offer == offer && worker.leaving.is_none()
-        });
-        if let Some(worker) = self.workers.of(peer) {
-            worker.stalled = false;
-        }
-        if !unchanged {
-            self.accept(peer, offer, credit, now, out);
-        }
-        out.push(Output::Offered { to: peer, id, outcome: Ok(granted) });
-        self.pump(now, peer.slot, out);
-    }
-
-    fn accept(
-        &mut self,
-        peer: PeerId,
-        offer: Offer,
-        credit: u32,
-        now: Time,
-        out: &mut Out<Output>,
-    ) {
-        let old = match self.workers.of(peer) {
-            Some(worker) => {
-                (worker.credit, worker.leaving) = (credit, None);
-                worker.waiting.clear();
-                Some(std::mem::replace(&mut worker.offer, offer.clone()))
-            }
-            None => {
-                let offer = offer.clone();
-                let (in_hand, waiting) = Default::default();
-                let (leaving, stalled) = (None, false);
-                self.workers.insert(Worker {
-                    peer,
-                    offer,
-                    credit,
-                    in_hand,
-                    waiting,
-                    leaving,
-                    stalled,
-                });
-                None
-            }
-        };
-        for function in old.iter().flat_map(|old| &old.functions) {
-            self.registry.withdraw(&function.name, peer.slot);
-        }
-        for function in &offer.functions {
-            let version = function.version.as_deref().unwrap_or("1.0.0");
-            let Ok(version) = semver::Version::parse(version) else { continue };
-            let idempotent = function.idempotent;
-            let offered = Offered { worker: peer.slot, version, idempotent };
-            self.registry.add(&function.name, offered);
-        }
-        self.refresh(&offer, Some(peer), now, out);
-        if let Some(old) = old {
-            self.refresh(&old, Some(peer), now, out);
-        }
-    }
-
-    fn check_offer(&self, offer: &Offer) -> Result<(), Refusal> {
-        let bad = |message: String| Err(Refusal::field(Code::BadField, "functions", message));
-        if offer.functions.len() > self.limits.functions_per_offer {
-            return bad(format!("at most {} functions", self.limits.functions_per_offer));
-        }
-        let mut names: Vec<&SmolStr> = offer.functions.iter().map(|f| &f.name).collect();
-        names.sort_unstable();
-        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            return bad(format!("{} is there twice", twice[0]));
-        }
-        let reserved = names.iter().find(|name| name.starts_with("mpreg."));
-        reserved.map_or(Ok(()), |name| {
-            let message = format!("{name} is the broker's");
-            Err(Refusal::field(Code::ReservedName, "functions", message))
-        })
-    }
-
-    /// Works out anew who serves the functions of an offer, and what that means for their lines.
-    fn refresh(&mut self, offer: &Offer, peer: Option<PeerId>, now: Time, out: &mut Out<Output>) {
-        for function in &offer.functions {
-            for demand in self.registry.refresh(&function.name, &self.workers) {
-                if !self.registry.demand(demand).has_waiting() {
-                    continue;
-                }
-                if self.registry.demand(demand).candidates.is_empty() {
-                    self.refuse_line(demand, out);
-                } else if peer.is_some() {
-                    self.announce(demand);
-                } else {
-                    self.announce(demand);
-                    self.pump_candidates(demand, now, out);
-                }
-            }
-        }
-    }
-
-    /// After a worker left: a remaining one with credit may be asked for the first time.
-    fn pump_candidates(&mut self, demand: DemandId, now: Time, out: &mut Out<Output>) {
-        for index in 0..self.registry.demand(demand).candidates.len() {
-            let worker = self.registry.demand(demand).candidates[index].worker;
-            self.pump(now, worker, out);
-        }
-    }
-
-    /// Nobody is left to serve a line: those that did not ask to wait are refused.
-    fn refuse_line(&mut self, demand: DemandId, out: &mut Out<Output>) {
-        let calls = &self.calls;
-        let line = std::mem::take(&mut self.registry.demand_mut(demand).line);
-        self.registry.demand_mut(demand).stale = 0;
-        let waiting: Vec<CallId> = line.into_iter().filter(|&id| waits(calls, id)).collect();
-        for id in waiting {
-            if self.calls[id.slot as usize].wait {
-                self.registry.demand_mut(demand).line.push_back(id);
-            } else {
-                self.refuse_unplaced(id.slot, out);
-            }
-        }
-    }
-
-    pub(super) fn bye(
-        &mut self,
-        now: Time,
-        peer: PeerId,
-        id: Option<SmolStr>,
-        out: &mut Out<Output>,
-    ) {
-        let Some(worker) = self.workers.of(peer) else {
-            return out.push(Output::Bye { to: peer, id });
-        };
-        worker.leaving = Some(id);
-        let offer = std::mem::take(&mut worker.offer);
-        for function in &offer.functions {
-            self.registry.withdraw(&function.name, peer.slot);
-        }
-        self.refresh(&offer, None, now, out);
-        self.farewell(peer, out);
-    }
-
-    /// Answers a leaving worker's `bye` once nothing is in its hands.
-    fn farewell(&mut self, peer: PeerId, out: &mut Out<Output>) {
-        let Some(worker) = self.workers.of(peer) else { return };
-        if worker.in_hand.is_empty()
-            && let Some(id) = worker.leaving.take()
-        {
-            self.workers.remove(peer);
-            out.push(Output::Bye { to: peer, id });
-        }
-    }
 }
 
 /// Whether a call is still in line.
-fn waits(calls: &slab::Slab<Live>, id: CallId) -> bool {
+pub(super) fn waits(calls: &slab::Slab<Live>, id: CallId) -> bool {
     calls
         .get(id.slot as usize)
         .is_some_and(|call| call.serial == id.serial && matches!(call.place, Place::Waiting))

@@ -2,8 +2,8 @@
 
 use serde_json::{Value as Json, json};
 
-use super::registry::DemandRef;
 use super::Rpc;
+use super::registry::DemandRef;
 use crate::base::{CallId, PeerId, Refusal, Time};
 use crate::ops::CallOptions;
 use crate::values::{self, Body, Frames, Kind, Value};
@@ -92,10 +92,8 @@ impl Rpc {
             return Some(format!("waits for a worker that offers {}", demand.key.fun));
         }
         let busy = demand.candidates.iter().filter_map(|c| self.workers.get(c.worker));
-        let busy: Vec<_> = busy
-            .take(8)
-            .map(|w| format!("{} {}/{}", w.peer, w.in_hand.len(), w.credit))
-            .collect();
+        let busy: Vec<_> =
+            busy.take(8).map(|w| format!("{} {}/{}", w.peer, w.in_hand.len(), w.credit)).collect();
         Some(format!(
             "waits for credit, one of {} in line for {}; busy: {}; {left_ms} ms left",
             demand.waiting(),

@@ -7,6 +7,7 @@
 
 mod calls;
 mod describe;
+mod offers;
 mod registry;
 #[cfg(test)]
 mod tests;
@@ -92,6 +93,11 @@ pub enum Input {
         peer: PeerId,
         /// Runs that never left for it.
         unsent: Vec<RunId>,
+    },
+    /// A connection has sent something, so it may be reading again.
+    Spoke {
+        /// Whose.
+        peer: PeerId,
     },
     /// The broker is going down: nothing new.
     Drain,
@@ -248,6 +254,11 @@ impl Rpc {
             Input::Bye { peer, id } => self.bye(now, peer, id, out),
             Input::Unsent { run, refusal } => self.unsent(now, run, refusal, out),
             Input::Gone { peer, unsent } => self.gone(now, peer, &unsent, out),
+            Input::Spoke { peer } => {
+                if self.workers.recover(peer) {
+                    self.pump(now, peer.slot, out);
+                }
+            }
             Input::Drain => self.draining = true,
         }
     }
@@ -269,6 +280,18 @@ impl Rpc {
     #[must_use]
     pub const fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// Whether somebody's `Input::Spoke` would matter.
+    #[must_use]
+    pub const fn any_stalled(&self) -> bool {
+        self.workers.any_stalled()
+    }
+
+    /// Whether the broker is going down.
+    #[must_use]
+    pub const fn is_draining(&self) -> bool {
+        self.draining
     }
 
     /// Calls and steps that have no outcome yet, and runs a worker still has in hand.

@@ -117,6 +117,11 @@ impl Registry {
         }
     }
 
+    /// Whether a demand is remembered: workers may name one in whose line nobody stands any more.
+    pub(super) fn knows(&self, id: DemandId) -> bool {
+        self.demands.contains(id.0 as usize)
+    }
+
     pub(super) fn demand(&self, id: DemandId) -> &Demand {
         &self.demands[id.0 as usize]
     }

@@ -26,7 +26,9 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn has_credit(&self) -> bool {
-        self.leaving.is_none() && !self.stalled && (self.in_hand.len() as u64) < u64::from(self.credit)
+        self.leaving.is_none()
+            && !self.stalled
+            && (self.in_hand.len() as u64) < u64::from(self.credit)
     }
 
     /// Whether this worker is relatively less loaded than another.
@@ -46,6 +48,7 @@ impl Worker {
 #[derive(Debug, Default)]
 pub(super) struct Workers {
     slots: Vec<Option<Box<Worker>>>,
+    stalled: usize,
 }
 
 impl Workers {
@@ -72,7 +75,29 @@ impl Workers {
 
     pub(super) fn remove(&mut self, peer: PeerId) -> Option<Box<Worker>> {
         let slot = self.slots.get_mut(peer.slot as usize)?;
-        if slot.as_ref().is_some_and(|worker| worker.peer == peer) { slot.take() } else { None }
+        let worker = slot.take_if(|worker| worker.peer == peer)?;
+        self.stalled -= usize::from(worker.stalled);
+        Some(worker)
+    }
+
+    /// Passes a worker over until it speaks.
+    pub(super) fn stall(&mut self, slot: u32) {
+        if let Some(Some(worker)) = self.slots.get_mut(slot as usize) {
+            self.stalled += usize::from(!worker.stalled);
+            worker.stalled = true;
+        }
+    }
+
+    /// The end of `stall`; false if it was not.
+    pub(super) fn recover(&mut self, peer: PeerId) -> bool {
+        let was = self.of(peer).is_some_and(|worker| std::mem::take(&mut worker.stalled));
+        self.stalled -= usize::from(was);
+        was
+    }
+
+    /// Whether any worker is passed over.
+    pub(super) const fn any_stalled(&self) -> bool {
+        self.stalled > 0
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Worker> {

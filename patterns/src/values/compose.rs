@@ -17,11 +17,24 @@ pub fn carries_frames(body: &Body) -> bool {
     body.value.kind == Kind::Bytes || !body.frames.is_empty()
 }
 
-/// Appends a whole body, checked, to a larger message in the encoding `to` (JSON or MessagePack).
+/// Where a value goes: a larger message that is being written.
 ///
-/// `quoting` tells whether the message has attachments. A body may bring the first ones, by what
-/// [`carries_frames`] sees and by bytes of MessagePack that go into JSON: if `frames` was empty
-/// before and is not afterwards, and `quoting` was not set, write the message again with it set.
+/// A value may bring the message's first attachments, by what [`carries_frames`] sees and by bytes
+/// of MessagePack that go into JSON: if `frames` is not empty afterwards and `quoting` was not set,
+/// write the message again with it set.
+#[derive(Debug)]
+pub struct Target<'o> {
+    /// The encoding of the message: JSON or MessagePack.
+    pub to: Kind,
+    /// Whether the message has attachments, so that its reader reads tags.
+    pub quoting: bool,
+    /// The message so far.
+    pub out: &'o mut Vec<u8>,
+    /// Its attachments so far.
+    pub frames: &'o mut Frames,
+}
+
+/// Appends a whole body, checked, to a larger message. See [`Target`] for what the others mean.
 pub fn append(
     body: &Body,
     to: Kind,
@@ -29,53 +42,40 @@ pub fn append(
     out: &mut Vec<u8>,
     frames: &mut Frames,
 ) -> Result<(), Fault> {
-    put_body(body, None, Target { to, quoting, out, frames })
+    append_value(&body.value, &body.frames, Target { to, quoting, out, frames })
 }
 
-/// Where a substituted value goes.
-struct Target<'o> {
-    to: Kind,
-    quoting: bool,
-    out: &'o mut Vec<u8>,
-    frames: &'o mut Frames,
-}
-
-fn put_body(body: &Body, at: Option<&str>, target: Target<'_>) -> Result<(), Fault> {
+/// Appends a whole value, whose tags name `own` if there are any, checked, to a larger message.
+pub fn append_value(value: &Value, own: &[Bytes], target: Target<'_>) -> Result<(), Fault> {
     let Target { to, quoting, out, frames } = target;
-    let Body { value, frames: own } = body;
     if value.kind == Kind::Bytes {
-        if let Some(path) = at.filter(|path| !path.is_empty()) {
-            return Err(Fault::MissingPath {
-                step: None,
-                path: path.into(),
-                reached: 0,
-                found: "bytes",
-            });
-        }
         frames.push(value.bytes.clone());
         put_frame_tag(to, frames.len(), out);
         return Ok(());
     }
-    let (mut part, mut tagged) = (value.clone(), !own.is_empty());
-    if let Some(path) = at {
-        let place = pointer::locate_in(body, path).map_err(Fault::in_value)?;
-        part.bytes = value.bytes.slice(place.range);
-        tagged &= !place.quoted;
-    }
-    let marks = if tagged || quoting { frame_marks(&part) } else { Ok(Vec::new()) };
+    let own = (!own.is_empty()).then_some(own);
+    let marks = if own.is_some() || quoting { frame_marks(value) } else { Ok(Vec::new()) };
     let marks = marks.map_err(Fault::in_value)?;
-    let own = tagged.then_some(&own[..]);
-    let source = &part.bytes[..];
+    let source = &value.bytes[..];
     let emission =
-        Emission { source, from: part.kind, to, marks: &marks, own, quoting, out, frames };
+        Emission { source, from: value.kind, to, marks: &marks, own, quoting, out, frames };
     emission.whole().map_err(Fault::in_value)
+}
+
+/// Appends what the pointer `at` names in `body`.
+fn append_part(body: &Body, at: Option<&str>, target: Target<'_>) -> Result<(), Fault> {
+    let Some(path) = at else { return append_value(&body.value, &body.frames, target) };
+    let place = pointer::locate_in(body, path).map_err(Fault::in_value)?;
+    let own = if place.quoted { &[] } else { &body.frames[..] };
+    let bytes = body.value.bytes.slice(place.range);
+    append_value(&Value { kind: body.value.kind, bytes }, own, target)
 }
 
 /// Builds `value` with what its `marks` name in their places, in the encoding it has.
 ///
 /// `own_frames` are the attachments its own `$frame` tags name: without any, those are data.
 /// `get` yields the result of a step. Attachments are appended to `out_frames`, whose places are
-/// the new numbers. `quoting` is what [`append`] says about it; [`arguments`] finds it out.
+/// the new numbers. `quoting` is what [`Target`] says about it; [`arguments`] finds it out.
 pub fn compose<'b>(
     value: &Value,
     marks: &[Mark],
@@ -96,7 +96,7 @@ pub fn compose<'b>(
             What::Ref { step, at } => {
                 let frames = &mut *out_frames;
                 let target = Target { to: value.kind, quoting, out: &mut out, frames };
-                put_body(get(*step), at.as_deref(), target)
+                append_part(get(*step), at.as_deref(), target)
                     .map_err(|fault| fault.of_step(*step))?;
             }
             What::Frame(number) if !own_frames.is_empty() => {

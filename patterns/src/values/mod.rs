@@ -26,7 +26,9 @@ use std::ops::Range;
 use bytes::Bytes;
 use serde::Serialize;
 
-pub use compose::{Arguments, Template, append, arguments, carries_frames, compose};
+pub use compose::{
+    Arguments, Target, Template, append, append_value, arguments, carries_frames, compose,
+};
 pub use cursor::{ArrayState, Cursor, MapState, Shape};
 pub use fault::Fault;
 pub use pointer::{Place, locate, locate_in};

@@ -786,7 +786,9 @@ mod properties {
         }
 
         #[test]
-        fn locates_what_serde_json_locates(tree in tree(), path in "(/(a|0|1|\\$ref|\\$lit)){0,4}") {
+        fn locates_what_serde_json_locates(
+            tree in tree(), path in "(/(a|0|1|\\$ref|\\$lit)){0,4}",
+        ) {
             let value = from_json(&spelled(&tree, true));
             let ours = locate(&value, &path).ok().map(|range| value.bytes.slice(range));
             let ours = ours.map(|bytes| serde_json::from_slice::<Tree>(&bytes).unwrap());

@@ -1,0 +1,467 @@
+//! The task that owns a peer's socket: sends what the lane brings, hands out what comes in.
+//!
+//! There is no thread between the caller and ZeroMQ, since each thread on a message's way costs
+//! more than everything else: the task waits for ZeroMQ's descriptor in tokio's own poll.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use mpreg_patterns::base::limits::{COALESCE_BYTES, FRAME_BYTES};
+use mpreg_patterns::base::{Code, Limits, Refusal, RunId};
+use mpreg_patterns::ops::{GraphReply, Hello, Offer, ProgressReply, Reply, Request, Run};
+use mpreg_patterns::values::Frames;
+use smol_str::SmolStr;
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+use zmq::{DONTWAIT, Message, SNDMORE, Socket};
+
+use super::Error;
+use super::connection::{Answer, Command, Lane, Pending};
+use super::worker::{Handler, Job, Outcome};
+use crate::envelope::{self, Batch, Encoding, Pushed};
+use crate::raw::{self, Watched};
+use crate::router;
+
+/// What a DEALER hands out when its connection was lost; ZeroMQ goes on to connect anew.
+const LOST: &[u8] = b"\0lost";
+const HEARTBEAT_MS: i32 = 1_000;
+const SILENCE_MS: i32 = 3_000;
+const LINGER_MS: i32 = 1_000;
+const RECONNECT_MS: i32 = 50;
+const LONGEST_RECONNECT_MS: i32 = 1_000;
+const SOCKET_BATCH_BYTES: i32 = 64 << 10;
+/// How often late answers are looked for and offers repeated.
+const SWEEP: Duration = Duration::from_millis(500);
+const REFRESH: Duration = Duration::from_millis(2_000);
+
+/// Which side of a call this peer is on.
+pub(super) enum Role {
+    Client,
+    Worker(Box<Serving>),
+}
+
+/// What a worker does.
+pub(super) struct Serving {
+    pub(super) offer: Offer,
+    pub(super) name: Option<SmolStr>,
+    pub(super) handlers: HashMap<SmolStr, Handler>,
+    pub(super) in_hand: HashMap<RunId, AbortHandle>,
+    pub(super) leaving: bool,
+    pub(super) ended: Option<oneshot::Sender<Result<(), Error>>>,
+}
+
+struct Driver {
+    lane: Arc<Lane>,
+    pending: HashMap<u64, Pending>,
+    serving: Option<Box<Serving>>,
+    batch: Batch,
+    /// Messages that ZeroMQ had no room for, oldest first.
+    waiting: std::collections::VecDeque<envelope::Message>,
+    /// Answers of the functions that ran where their message was read.
+    answers: Vec<Request>,
+    limits: Limits,
+    offered: Instant,
+    watched: Watched,
+}
+
+/// Connects a socket and starts the task that owns it.
+pub(super) fn start(address: &str, role: Role) -> Result<Arc<Lane>, Error> {
+    let wrong = |why| Error::Address { address: address.to_owned(), why };
+    let socket = connect(address).map_err(wrong)?;
+    let watched = Watched::new(socket).map_err(|_| wrong(zmq::Error::EMFILE))?;
+    let lane = Arc::new(Lane::new());
+    let mut driver = Driver {
+        lane: lane.clone(),
+        pending: HashMap::new(),
+        serving: None,
+        batch: Batch::new(Encoding::Bincode),
+        waiting: std::collections::VecDeque::new(),
+        answers: Vec::new(),
+        // Replies are bounded by the broker; it may put a large one into a batch.
+        limits: Limits { envelope_bytes: FRAME_BYTES, ..Limits::default() },
+        offered: Instant::now(),
+        watched,
+    };
+    if let Role::Worker(serving) = role {
+        driver.serving = Some(serving);
+        driver.introduce();
+    }
+    tokio::spawn(async move { driver.run().await });
+    Ok(lane)
+}
+
+fn connect(address: &str) -> Result<Socket, zmq::Error> {
+    let mut socket = zmq::Context::new().socket(zmq::DEALER)?;
+    socket.set_linger(LINGER_MS)?;
+    socket.set_heartbeat_ivl(HEARTBEAT_MS)?;
+    socket.set_heartbeat_timeout(SILENCE_MS)?;
+    socket.set_reconnect_ivl(RECONNECT_MS)?;
+    socket.set_reconnect_ivl_max(LONGEST_RECONNECT_MS)?;
+    socket.set_maxmsgsize(FRAME_BYTES as i64)?;
+    socket.set_ipv6(address.starts_with("tcp://["))?;
+    raw::set_lost_notice(&mut socket, LOST)?;
+    raw::set_batch_size(&mut socket, SOCKET_BATCH_BYTES)?;
+    socket.connect(address)?;
+    Ok(socket)
+}
+
+impl Driver {
+    async fn run(&mut self) {
+        let mut commands = Vec::new();
+        let mut sweep = tokio::time::interval(SWEEP);
+        loop {
+            self.lane.take(&mut commands);
+            for command in commands.drain(..) {
+                self.command(command);
+            }
+            self.receive();
+            self.flush();
+            if self.lane.is_closed() && self.waiting.is_empty() {
+                return self.end();
+            }
+            let lane = self.lane.clone();
+            tokio::select! {
+                biased;
+                () = lane.woken() => {}
+                changed = self.watched.changed() => if changed.is_err() {
+                    return self.end();
+                },
+                _ = sweep.tick() => self.sweep(),
+            }
+        }
+    }
+
+    /// Nobody will get an answer any more.
+    fn end(&mut self) {
+        for (_, pending) in self.pending.drain() {
+            let _ = pending.reply.send(Err(Error::Closed));
+        }
+        if let Some(serving) = &mut self.serving {
+            serving.in_hand.drain().for_each(|(_, task)| task.abort());
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::AskOne { key, request, pending } => {
+                self.pending.insert(key, pending);
+                self.ask(key, &request);
+            }
+            Command::Ask { key, requests, pending } => {
+                self.pending.insert(key, pending);
+                for request in &requests {
+                    self.ask(key, request);
+                }
+            }
+            Command::Tell(request) => self.tell(&request),
+            Command::Forget { key } => {
+                if self.pending.remove(&key).is_some() {
+                    let id = smol_str::format_smolstr!("{key}");
+                    self.tell(&Request::Cancel { id });
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, key: u64, request: &Request) {
+        if let Err(refusal) = self.put(request)
+            && let Some(pending) = self.pending.remove(&key)
+        {
+            let _ = pending.reply.send(Err(Error::Refused(Box::new(refusal))));
+        }
+    }
+
+    fn tell(&mut self, request: &Request) {
+        match request {
+            Request::Result { run, .. } | Request::Failed { run, .. } => self.answered(*run),
+            Request::Bye { .. } => self.serving.iter_mut().for_each(|s| s.leaving = true),
+            _ => {}
+        }
+        if let Err(refusal) = self.put(request)
+            && let Request::Result { run, .. } = request
+        {
+            // A result that cannot be sent is a failure, so that the run has its one outcome.
+            let _ = self.put(&Request::Failed { run: *run, error: refusal });
+        }
+    }
+
+    fn answered(&mut self, run: RunId) {
+        if let Some(serving) = &mut self.serving {
+            serving.in_hand.remove(&run);
+        }
+    }
+
+    /// Adds a request to what goes out next.
+    fn put(&mut self, request: &Request) -> Result<(), Refusal> {
+        match self.batch.push(request).map_err(|fault| fault.refusal())? {
+            Pushed::Alone(message) => {
+                self.close_batch();
+                self.waiting.push_back(message);
+            }
+            Pushed::Joined if self.batch.bytes() >= COALESCE_BYTES => self.close_batch(),
+            Pushed::Joined => {}
+        }
+        Ok(())
+    }
+
+    fn close_batch(&mut self) {
+        if let Some(body) = self.batch.finish() {
+            self.waiting.push_back(envelope::Message { body, frames: Frames::new() });
+        }
+    }
+
+    /// Sends what waits, as far as ZeroMQ has room.
+    fn flush(&mut self) {
+        self.close_batch();
+        while let Some(message) = self.waiting.front() {
+            match send(self.watched.socket(), message) {
+                Ok(()) => drop(self.waiting.pop_front()),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Reads until nothing is left, which is also what makes the descriptor tell of more.
+    fn receive(&mut self) {
+        let mut message = Message::new();
+        while self.watched.socket().recv(&mut message, DONTWAIT).is_ok() {
+            let body = std::mem::replace(&mut message, Message::new());
+            let mut more = body.get_more();
+            if !more && &*body == LOST {
+                self.lost();
+                continue;
+            }
+            let mut frames = Frames::new();
+            while more {
+                let mut frame = Message::new();
+                if self.watched.socket().recv(&mut frame, DONTWAIT).is_err() {
+                    break;
+                }
+                more = frame.get_more();
+                frames.push(router::into_bytes(frame));
+            }
+            self.message(&router::into_bytes(body), frames);
+        }
+        let answers = std::mem::take(&mut self.answers);
+        for answer in &answers {
+            self.tell(answer);
+        }
+        self.answers = answers;
+        self.answers.clear();
+    }
+
+    fn message(&mut self, body: &Bytes, frames: Frames) {
+        let mut replies = Vec::new();
+        let limits = self.limits.clone();
+        let _ = envelope::decode_reply(body, frames, &limits, &mut |item| {
+            replies.extend(item.result);
+        });
+        for reply in replies {
+            self.reply(reply);
+        }
+    }
+
+    fn reply(&mut self, reply: Reply) {
+        match reply {
+            Reply::Run(run) => self.run_one(*run),
+            Reply::Result { id, body, .. } => self.answer(&id, Ok(Answer::Body(body))),
+            Reply::Error { id: Some(id), error, .. } => {
+                self.answer(&id, Err(Error::Refused(Box::new(error))));
+            }
+            Reply::Error { id: None, op, error, .. } => self.refused(op.as_deref(), error),
+            Reply::Graph(reply) => self.graph(*reply),
+            Reply::Progress(progress) => self.progress(*progress),
+            Reply::Welcome { id: Some(id), about } => self.answer(&id, Ok(Answer::Welcome(about))),
+            Reply::Pong { id: Some(id) } => self.answer(&id, Ok(Answer::Done)),
+            Reply::Cancel { run } => self.cancel(run),
+            Reply::Bye { .. } => self.bye(),
+            Reply::Welcome { .. } | Reply::Pong { .. } | Reply::Offered { .. } => {}
+        }
+    }
+
+    fn answer(&mut self, id: &str, answer: Result<Answer, Error>) {
+        let pending = id.parse().ok().and_then(|key: u64| self.pending.remove(&key));
+        if let Some(pending) = pending {
+            let _ = pending.reply.send(answer);
+        }
+    }
+
+    /// Puts the parts of a graph's reply together.
+    fn graph(&mut self, reply: GraphReply) {
+        let Ok(key) = reply.id.parse::<u64>() else { return };
+        let Some(pending) = self.pending.get_mut(&key) else { return };
+        let whole = match pending.parts.take() {
+            None => Box::new(reply),
+            Some(mut whole) => {
+                whole.results.extend(reply.results);
+                whole.steps.extend(reply.steps);
+                (whole.error, whole.more) = (reply.error, reply.more);
+                whole
+            }
+        };
+        if whole.more {
+            pending.parts = Some(whole);
+        } else if let Some(pending) = self.pending.remove(&key) {
+            let answer = match whole.error {
+                Some((error, _)) if !whole.ran => Err(Error::Refused(Box::new(error))),
+                _ => Ok(Answer::Graph(whole)),
+            };
+            let _ = pending.reply.send(answer);
+        }
+    }
+
+    fn progress(&mut self, progress: ProgressReply) {
+        let pending = progress.id.parse().ok().and_then(|key: u64| self.pending.get(&key));
+        if let Some(to) = pending.and_then(|pending| pending.progress.as_ref()) {
+            let _ = to.send(progress);
+        }
+    }
+
+    /// The connection was lost: what was in flight may or may not have happened.
+    fn lost(&mut self) {
+        for (_, pending) in self.pending.drain() {
+            let lost =
+                Error::refused(Code::OutcomeUnknown, "the connection to the broker was lost");
+            let _ = pending.reply.send(Err(lost));
+        }
+        if let Some(serving) = &mut self.serving {
+            // The broker has counted these runs as lost: their results would come too late.
+            serving.in_hand.drain().for_each(|(_, task)| task.abort());
+            if !serving.leaving {
+                self.introduce();
+            }
+        }
+    }
+
+    fn sweep(&mut self) {
+        let now = Instant::now();
+        let late: Vec<u64> =
+            self.pending.iter().filter(|(_, p)| p.due <= now).map(|(&key, _)| key).collect();
+        for key in late {
+            if let Some(pending) = self.pending.remove(&key) {
+                let late = Error::refused(Code::Timeout, "the broker did not answer in time");
+                let _ = pending.reply.send(Err(late));
+            }
+        }
+        if self.serving.as_ref().is_some_and(|serving| !serving.leaving)
+            && now.duration_since(self.offered) >= REFRESH
+        {
+            self.offer();
+        }
+    }
+
+    /// Tells the broker who this worker is and what it offers.
+    fn introduce(&mut self) {
+        let name = self.serving.as_ref().and_then(|serving| serving.name.clone());
+        let hello = Hello { batch: Some(true), name, ..Hello::default() };
+        let _ = self.put(&Request::Hello(hello));
+        self.offer();
+    }
+
+    fn offer(&mut self) {
+        self.offered = Instant::now();
+        if let Some(serving) = &self.serving {
+            let offer = serving.offer.clone();
+            let _ = self.put(&Request::Offer(offer));
+        }
+    }
+
+    fn refused(&mut self, op: Option<&str>, error: Refusal) {
+        let Some(serving) = &mut self.serving else { return };
+        if op == Some("offer")
+            && let Some(ended) = serving.ended.take()
+        {
+            let _ = ended.send(Err(Error::Refused(Box::new(error))));
+        }
+    }
+
+    /// The broker says goodbye: because this worker did, or because it goes down itself.
+    fn bye(&mut self) {
+        let Some(serving) = &mut self.serving else { return };
+        if serving.leaving
+            && let Some(ended) = serving.ended.take()
+        {
+            let _ = ended.send(Ok(()));
+        }
+    }
+
+    fn cancel(&mut self, run: RunId) {
+        let Some(serving) = &mut self.serving else { return };
+        // A run that has been answered already is not there any more.
+        if let Some(task) = serving.in_hand.remove(&run) {
+            task.abort();
+        }
+    }
+
+    fn run_one(&mut self, run: Run) {
+        let Some(serving) = &mut self.serving else { return };
+        match serving.handlers.get(&run.fun).cloned() {
+            Some(Handler::Inline(function)) => {
+                let outcome = function(&run);
+                self.answers.push(outcome_of(run.id, outcome));
+            }
+            Some(Handler::Task(function)) => {
+                let (id, lane) = (run.id, self.lane.clone());
+                let deadline = Duration::from_millis(run.deadline_ms);
+                let task = function(Job { run, lane: lane.clone() });
+                let mut answer = AnswerOnce { lane, run: Some(id) };
+                let task = tokio::spawn(async move {
+                    let outcome = tokio::time::timeout(deadline, task).await;
+                    let late =
+                        || Err(Refusal::by_worker(Some("timeout"), "past its deadline", false));
+                    answer.give(outcome.unwrap_or_else(|_| late()));
+                });
+                serving.in_hand.insert(id, task.abort_handle());
+            }
+            None => {
+                let message = format!("this worker does not offer {}", run.fun);
+                let error = Refusal::by_worker(None, &message, false);
+                self.answers.push(Request::Failed { run: run.id, error });
+            }
+        }
+    }
+}
+
+/// Answers a run exactly once, also when its task is aborted or panics.
+struct AnswerOnce {
+    lane: Arc<Lane>,
+    run: Option<RunId>,
+}
+
+impl AnswerOnce {
+    fn give(&mut self, outcome: Outcome) {
+        if let Some(run) = self.run.take() {
+            self.lane.push(Command::Tell(outcome_of(run, outcome)));
+        }
+    }
+}
+
+impl Drop for AnswerOnce {
+    fn drop(&mut self) {
+        let error = if std::thread::panicking() {
+            Refusal::by_worker(None, "the function panicked", false)
+        } else {
+            Refusal::by_worker(Some("cancelled"), "stopped as it was told", false)
+        };
+        self.give(Err(error));
+    }
+}
+
+fn outcome_of(run: RunId, outcome: Outcome) -> Request {
+    match outcome {
+        Ok(body) => Request::Result { run, body },
+        Err(error) => Request::Failed { run, error },
+    }
+}
+
+/// Sends one message, whole or not at all.
+fn send(socket: &Socket, message: &envelope::Message) -> Result<(), zmq::Error> {
+    let more = |last: bool| if last { DONTWAIT } else { DONTWAIT | SNDMORE };
+    socket.send(&message.body[..], more(message.frames.is_empty()))?;
+    for (index, frame) in message.frames.iter().enumerate() {
+        socket.send(&frame[..], more(index + 1 == message.frames.len()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,261 @@
+//! The Rust client: calls and graphs as futures, many in flight on one connection.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), mpreg_sockets::client::Error> {
+//! use mpreg_sockets::client::Client;
+//!
+//! let client = Client::connect("tcp://127.0.0.1:7400").await?;
+//! let shout: String = client.call("upper").args(&["hello"]).send().await?.read()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What is waiting to be sent when the socket is free goes out as one frame, so many calls at once
+//! cost little more than one. When the connection is lost, everything in flight ends with
+//! `outcome_unknown`; dropping a future cancels its call.
+
+mod body;
+mod connection;
+mod driver;
+mod graph;
+mod worker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use mpreg_patterns::base::{Code, Refusal, RunId};
+use mpreg_patterns::ops::{Call, GraphPart, GraphReply, Hello, ProgressReply, Request};
+use mpreg_patterns::values::{Body, Value};
+use serde::Serialize;
+use smol_str::SmolStr;
+use tokio::sync::mpsc;
+
+pub use body::{ReadBody, args_of};
+use connection::{Answer, Lane};
+pub use graph::{GraphBuilder, Step};
+pub use worker::{Job, Worker};
+
+/// How long [`Client::connect`] waits for a broker to answer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why there is no result.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The broker or a worker said no. Its doc line for the code tells whether anything changed.
+    #[error("{0}")]
+    Refused(Box<Refusal>),
+    /// Nobody answered: there may be no broker at the address. Nothing ran.
+    #[error("nobody answers at {address}; start a broker with `mpreg serve`")]
+    NoBroker {
+        /// Where one was looked for.
+        address: String,
+    },
+    /// The client was closed. Nothing was sent.
+    #[error("this client is closed")]
+    Closed,
+    /// ZeroMQ cannot use the address. Nothing was sent.
+    #[error("cannot connect to {address}: {why}")]
+    Address {
+        /// The address.
+        address: String,
+        /// What ZeroMQ said.
+        why: zmq::Error,
+    },
+}
+
+impl Error {
+    pub(crate) fn refused(code: Code, message: impl Into<Box<str>>) -> Self {
+        Self::Refused(Box::new(Refusal::new(code, message)))
+    }
+
+    /// The refusal's code, where there is one.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Refused(refusal) => Some(&refusal.code),
+            _ => None,
+        }
+    }
+}
+
+/// A connection to a broker. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Client {
+    lane: Arc<Lane>,
+    welcome: Arc<Value>,
+}
+
+impl Client {
+    /// Connects, and waits up to five seconds for the broker to answer.
+    pub async fn connect(address: &str) -> Result<Self, Error> {
+        Self::connect_as(address, None, CONNECT_TIMEOUT).await
+    }
+
+    /// The same with a name for people to see, and another patience.
+    pub async fn connect_as(
+        address: &str,
+        name: Option<&str>,
+        patience: Duration,
+    ) -> Result<Self, Error> {
+        let lane = driver::start(address, driver::Role::Client)?;
+        let name = name.map(SmolStr::new);
+        let hello = Hello { batch: Some(true), name, ..Hello::default() };
+        let asked =
+            connection::ask(&lane, patience, |id| Request::Hello(Hello { id: Some(id), ..hello }));
+        match asked.await {
+            Ok(Answer::Welcome(about)) => Ok(Self { lane, welcome: Arc::new(about) }),
+            Ok(_) | Err(Error::Closed) => Err(Error::NoBroker { address: address.into() }),
+            Err(Error::Refused(refusal)) if refusal.is(Code::Timeout) => {
+                lane.close();
+                Err(Error::NoBroker { address: address.into() })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the broker said about itself: an object in JSON.
+    #[must_use]
+    pub fn welcome(&self) -> &Value {
+        &self.welcome
+    }
+
+    /// A call of one function; see [`CallBuilder`].
+    #[must_use]
+    pub fn call(&self, fun: &str) -> CallBuilder {
+        let call = Call { fun: SmolStr::new(fun), ..Call::default() };
+        CallBuilder { lane: self.lane.clone(), call, progress: None, fault: None }
+    }
+
+    /// A dependency graph; see [`GraphBuilder`].
+    #[must_use]
+    pub fn graph(&self) -> GraphBuilder {
+        GraphBuilder::new(self.clone())
+    }
+
+    /// Sends the parts of a graph and waits for the whole reply, which may tell of an error.
+    pub async fn submit(
+        &self,
+        parts: Vec<GraphPart>,
+        progress: Option<mpsc::UnboundedSender<ProgressReply>>,
+    ) -> Result<GraphReply, Error> {
+        match connection::ask_graph(&self.lane, parts, progress).await? {
+            Answer::Graph(reply) => Ok(*reply),
+            _ => Err(Error::Closed),
+        }
+    }
+
+    /// Asks for a sign of life.
+    pub async fn ping(&self) -> Result<(), Error> {
+        let ping = |id| Request::Ping { id: Some(id) };
+        connection::ask(&self.lane, CONNECT_TIMEOUT, ping).await.map(drop)
+    }
+}
+
+/// A call that is being put together.
+#[derive(Debug)]
+#[must_use = "a call does nothing until it is sent"]
+pub struct CallBuilder {
+    lane: Arc<Lane>,
+    call: Call,
+    progress: Option<mpsc::UnboundedSender<ProgressReply>>,
+    fault: Option<Error>,
+}
+
+impl CallBuilder {
+    /// The arguments by position: anything that serialises as a JSON array.
+    pub fn args<T: Serialize + ?Sized>(mut self, args: &T) -> Self {
+        self.call.args = self.value(args, "args");
+        self
+    }
+
+    /// The arguments by name: anything that serialises as a JSON object.
+    pub fn kwargs<T: Serialize + ?Sized>(mut self, kwargs: &T) -> Self {
+        self.call.kwargs = self.value(kwargs, "kwargs");
+        self
+    }
+
+    fn value<T: Serialize + ?Sized>(&mut self, of: &T, field: &'static str) -> Option<Value> {
+        match serde_json::to_vec(of) {
+            Ok(text) => Some(Value::json(text)),
+            Err(error) => {
+                let refusal = Refusal::field(Code::BadField, field, error.to_string());
+                self.fault = Some(Error::Refused(Box::new(refusal)));
+                None
+            }
+        }
+    }
+
+    /// The arguments by position, encoded already.
+    pub fn args_value(mut self, args: Value) -> Self {
+        self.call.args = Some(args);
+        self
+    }
+
+    /// The arguments by name, encoded already.
+    pub fn kwargs_value(mut self, kwargs: Value) -> Self {
+        self.call.kwargs = Some(kwargs);
+        self
+    }
+
+    /// Adds an attachment, which the arguments name as `{"$frame":n}`, counted from 1.
+    pub fn attach(mut self, bytes: impl Into<Bytes>) -> Self {
+        self.call.frames.push(bytes.into());
+        self
+    }
+
+    /// Data the worker must have.
+    pub fn locs<S: AsRef<str>>(mut self, locs: impl IntoIterator<Item = S>) -> Self {
+        self.call.options.locs = locs.into_iter().map(|loc| SmolStr::new(loc.as_ref())).collect();
+        self
+    }
+
+    /// A range of versions, in Cargo's syntax.
+    pub fn version(mut self, range: &str) -> Self {
+        self.call.options.version = Some(SmolStr::new(range));
+        self
+    }
+
+    /// Time for the whole call; 30 s if not set.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.call.options.timeout_ms = Some(timeout.as_millis().max(1) as u64);
+        self
+    }
+
+    /// Whether running it twice is as good as once, whatever the offer says.
+    pub fn idempotent(mut self, idempotent: bool) -> Self {
+        self.call.options.idempotent = Some(idempotent);
+        self
+    }
+
+    /// Waits for a worker that is not there yet.
+    pub fn wait(mut self) -> Self {
+        self.call.options.wait = true;
+        self
+    }
+
+    /// The caller's own ULID for the call.
+    pub fn track(mut self, track: RunId) -> Self {
+        self.call.track = Some(track);
+        self
+    }
+
+    /// Sends what happens to the call to a channel.
+    pub fn progress(mut self, to: mpsc::UnboundedSender<ProgressReply>) -> Self {
+        self.call.progress = true;
+        self.progress = Some(to);
+        self
+    }
+
+    /// Sends the call and waits for its outcome. Dropping the future cancels it.
+    pub async fn send(self) -> Result<Body, Error> {
+        let Self { lane, call, progress, fault } = self;
+        if let Some(fault) = fault {
+            return Err(fault);
+        }
+        match connection::ask_call(&lane, call, progress).await? {
+            Answer::Body(body) => Ok(body),
+            _ => Err(Error::Closed),
+        }
+    }
+}

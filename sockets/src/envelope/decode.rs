@@ -1,0 +1,195 @@
+//! Frames to items: one refusal for the whole frame, or each item with its own outcome.
+//!
+//! A frame is read to its end before its first item is handed out, so that no part of a frame that
+//! cannot be read has happened.
+
+use bytes::Bytes;
+use mpreg_patterns::base::{Code, Limits, Refusal};
+use mpreg_patterns::ops::{Reply, Request};
+use mpreg_patterns::values::{Cursor, Fault, Frames, Kind, Shape};
+use smol_str::SmolStr;
+
+use super::op::Op;
+use super::request::{Context, Incoming};
+use super::{Bad, Decoded, Encoding, Item, attach, binary, read};
+
+/// Decodes what a peer sent to the broker.
+///
+/// Each item goes to `sink` in its place. An error means that none did, and is answered without
+/// an id.
+pub fn decode(
+    body: &Bytes,
+    frames: Frames,
+    limits: &Limits,
+    sink: &mut dyn FnMut(Item<Request>),
+) -> Result<Decoded, Refusal> {
+    decode_any(body, &frames, limits, sink)
+}
+
+/// Decodes what the broker sent to a peer.
+pub fn decode_reply(
+    body: &Bytes,
+    frames: Frames,
+    limits: &Limits,
+    sink: &mut dyn FnMut(Item<Reply>),
+) -> Result<Decoded, Refusal> {
+    decode_any(body, &frames, limits, sink)
+}
+
+fn decode_any<M: Incoming>(
+    body: &Bytes,
+    frames: &Frames,
+    limits: &Limits,
+    sink: &mut dyn FnMut(Item<M>),
+) -> Result<Decoded, Refusal> {
+    if body.len() > limits.envelope_bytes {
+        let text = format!("{} bytes; {} at most", body.len(), limits.envelope_bytes);
+        return Err(Refusal::new(Code::TooLarge, text));
+    }
+    attach::check(frames, limits)?;
+    let blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+    let start = body.iter().position(|byte| !blank(byte)).unwrap_or(body.len());
+    let reading = Reading { context: Context { body, limits }, frames, start };
+    match body.get(start) {
+        Some(b'{') => reading.lone(Kind::Json, sink),
+        Some(b'[') => reading.batch(Kind::Json, sink),
+        Some(0x80..=0x8F | 0xDE | 0xDF) => reading.lone(Kind::MsgPack, sink),
+        Some(0x90..=0x9F | 0xDC | 0xDD) => reading.batch(Kind::MsgPack, sink),
+        Some(&binary::FIRST) => reading.binary(sink),
+        Some(byte) => Err(bad_encoding(format!("no encoding begins with the byte 0x{byte:02x}"))),
+        None => Err(bad_encoding("the frame is empty".to_owned())),
+    }
+}
+
+fn bad_encoding(text: String) -> Refusal {
+    Refusal::new(Code::BadEncoding, text)
+}
+
+fn unreadable(fault: Fault) -> Refusal {
+    match fault {
+        // A key that is no string, where only objects with names make sense.
+        Fault::BadValue(text) => bad_encoding(text.into()),
+        other => other.refusal(),
+    }
+}
+
+const fn encoding(kind: Kind) -> Encoding {
+    match kind {
+        Kind::MsgPack => Encoding::MsgPack,
+        Kind::Json | Kind::Bytes => Encoding::Json,
+    }
+}
+
+/// One frame being read.
+struct Reading<'r> {
+    context: Context<'r>,
+    frames: &'r Frames,
+    /// Where the first byte that counts stands.
+    start: usize,
+}
+
+impl<'r> Reading<'r> {
+    fn cursor(&self, kind: Kind) -> Cursor<'r> {
+        let mut cursor = Cursor::new(kind, self.context.body, self.context.limits.depth);
+        cursor.jump(self.start);
+        cursor
+    }
+
+    /// The message an op is, or why it is none.
+    fn message<M: Incoming>(&self, op: &Op<'_>) -> Result<M, Box<Bad>> {
+        M::from_op(op, &self.context).map_err(|refusal| {
+            let id = op.id().filter(|id| super::request::is_id(id)).map(SmolStr::new);
+            let name = SmolStr::new_static(op.name());
+            Box::new(Bad { id, op: Some(name), run: op.run(), refusal })
+        })
+    }
+
+    /// Reads one object that stands at the cursor.
+    fn object<M: Incoming>(&self, cursor: &mut Cursor<'r>) -> Result<Result<M, Box<Bad>>, Refusal> {
+        let op = read::object(cursor, self.context.limits).map_err(unreadable)?;
+        Ok(op.and_then(|op| self.message(&op)))
+    }
+
+    fn lone<M: Incoming>(
+        &self,
+        kind: Kind,
+        sink: &mut dyn FnMut(Item<M>),
+    ) -> Result<Decoded, Refusal> {
+        let mut cursor = self.cursor(kind);
+        let mut result = self.object::<M>(&mut cursor)?;
+        cursor.end().map_err(unreadable)?;
+        if !self.frames.is_empty()
+            && let Ok(message) = &mut result
+            && let Err(fault) = attach::hand(message, self.frames)
+        {
+            result = Err(message.bad(fault.refusal()));
+        }
+        sink(Item { index: None, result });
+        Ok(Decoded { encoding: encoding(kind), batch: false, items: 1 })
+    }
+
+    fn batch<M: Incoming>(
+        &self,
+        kind: Kind,
+        sink: &mut dyn FnMut(Item<M>),
+    ) -> Result<Decoded, Refusal> {
+        let mut cursor = self.cursor(kind);
+        let mut items = Vec::new();
+        let mut array = cursor.array().map_err(unreadable)?;
+        while cursor.item(&mut array).map_err(unreadable)? {
+            self.room(items.len() as u64 + 1)?;
+            let result = if cursor.peek().map_err(unreadable)? == Shape::Map {
+                self.object(&mut cursor)?
+            } else {
+                cursor.skip().map_err(unreadable)?;
+                let refusal = Refusal::new(Code::BadField, "an item of a batch is an object");
+                Err(Box::new(Bad { id: None, op: None, run: None, refusal }))
+            };
+            items.push(Item { index: Some(items.len() as u32), result });
+        }
+        cursor.end().map_err(unreadable)?;
+        if !self.frames.is_empty() {
+            attach::share(&mut items, self.frames)?;
+        }
+        deliver(encoding(kind), items, sink)
+    }
+
+    fn binary<M: Incoming>(&self, sink: &mut dyn FnMut(Item<M>)) -> Result<Decoded, Refusal> {
+        if !self.frames.is_empty() {
+            let text = "a bincode batch has no attachments";
+            return Err(Refusal::new(Code::BadFrame, text));
+        }
+        let (mut ops, count) = binary::Ops::open(&self.context.body[self.start..])?;
+        self.room(count)?;
+        let mut items = Vec::with_capacity(count.min(256) as usize);
+        while let Some(op) = ops.next()? {
+            items.push(Item { index: Some(items.len() as u32), result: self.message(&op) });
+        }
+        deliver(Encoding::Bincode, items, sink)
+    }
+
+    /// Checks that a batch may have so many items.
+    fn room(&self, items: u64) -> Result<(), Refusal> {
+        let most = self.context.limits.batch_items as u64;
+        if items > most {
+            return Err(Refusal::new(
+                Code::TooLarge,
+                format!("a batch holds {most} items at most"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn deliver<M>(
+    encoding: Encoding,
+    items: Vec<Item<M>>,
+    sink: &mut dyn FnMut(Item<M>),
+) -> Result<Decoded, Refusal> {
+    if items.is_empty() {
+        return Err(Refusal::new(Code::EmptyBatch, "the batch has no items"));
+    }
+    let count = items.len() as u32;
+    items.into_iter().for_each(sink);
+    Ok(Decoded { encoding, batch: true, items: count })
+}

@@ -1,0 +1,318 @@
+//! The ops of the wire, in both directions, borrowing from the frame they came in.
+//!
+//! This is the layout of the bincode batch, and what the other encodings are read into and written
+//! from. **The order of the variants and of their fields is frozen** by the golden bytes: a new op
+//! goes to the end, a changed one takes a new first byte for the whole batch. `binary` reads the
+//! same order by hand.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use mpreg_patterns::base::RunId;
+use mpreg_patterns::values::{Kind, Value};
+use serde::{Serialize, Serializer};
+
+/// Text that stands in the frame, or had to be unescaped.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Text<'a>(pub(super) Cow<'a, str>);
+
+impl<'a> Text<'a> {
+    pub(super) const fn new(text: &'a str) -> Self {
+        Self(Cow::Borrowed(text))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Serialize for Text<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.0)
+    }
+}
+
+/// Bytes that stand in the frame, written in one piece.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Blob<'a>(pub(super) &'a [u8]);
+
+impl Serialize for Blob<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(self.0)
+    }
+}
+
+/// The encoding of a value: 0, 1 or 2.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Tag(pub(super) Kind);
+
+impl Serialize for Tag {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u8(self.0 as u8)
+    }
+}
+
+/// A value that is not looked into.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Raw<'a> {
+    pub(super) kind: Tag,
+    pub(super) bytes: Blob<'a>,
+    /// The same, on the way out, where it may become an attachment without being copied.
+    #[serde(skip)]
+    pub(super) value: Option<&'a Value>,
+    /// What its `$frame` tags name, on the way out.
+    #[serde(skip)]
+    pub(super) frames: &'a [Bytes],
+}
+
+impl<'a> Raw<'a> {
+    /// A value that came in.
+    pub(super) const fn borrowed(kind: Kind, bytes: &'a [u8]) -> Self {
+        Self { kind: Tag(kind), bytes: Blob(bytes), value: None, frames: &[] }
+    }
+
+    /// A value that goes out.
+    pub(super) fn of(value: &'a Value, frames: &'a [Bytes]) -> Self {
+        Self { kind: Tag(value.kind), bytes: Blob(&value.bytes), value: Some(value), frames }
+    }
+}
+
+/// A request's id as its sender chose it, or the broker's own.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) enum Id<'a> {
+    Name(Text<'a>),
+    Run(u128),
+}
+
+impl Id<'_> {
+    pub(super) fn text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Name(text) => Cow::Borrowed(text.as_str()),
+            Self::Run(run) => Cow::Owned(RunId(*run).to_string()),
+        }
+    }
+
+    /// The run it names, if it is one's.
+    pub(super) fn run(&self) -> Option<RunId> {
+        match self {
+            Self::Name(text) => RunId::parse(text.as_str()),
+            Self::Run(run) => Some(RunId(*run)),
+        }
+    }
+}
+
+/// `error`: an empty code is the worker's lack of one.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Failure<'a> {
+    pub(super) code: Text<'a>,
+    pub(super) message: Text<'a>,
+    pub(super) culprit: Blame,
+    pub(super) retry: bool,
+    pub(super) op: Option<Text<'a>>,
+    pub(super) field: Option<Text<'a>>,
+    pub(super) refused: Option<Text<'a>>,
+}
+
+/// Whose fault it is.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(super) enum Blame {
+    Caller,
+    Worker,
+    Broker,
+}
+
+/// One function of an offer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Offered<'a> {
+    pub(super) name: Text<'a>,
+    pub(super) version: Option<Text<'a>>,
+    pub(super) idempotent: bool,
+    pub(super) doc: Option<Text<'a>>,
+    pub(super) input: Option<Raw<'a>>,
+    pub(super) output: Option<Raw<'a>>,
+    pub(super) cache_ms: Option<u64>,
+}
+
+/// `return` of a graph.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) enum Wanted<'a> {
+    Sinks,
+    All,
+    Names(Vec<Text<'a>>),
+}
+
+/// The outcome of one step.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Step<'a> {
+    pub(super) name: Text<'a>,
+    /// The word on the wire.
+    pub(super) state: Text<'a>,
+    pub(super) code: Option<Text<'a>>,
+}
+
+/// One op. The order is frozen.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) enum Op<'a> {
+    Ping {
+        id: Option<Text<'a>>,
+    },
+    Pong {
+        id: Option<Text<'a>>,
+    },
+    Hello {
+        id: Option<Text<'a>>,
+        batch: Option<bool>,
+        name: Option<Text<'a>>,
+        token: bool,
+    },
+    Welcome {
+        id: Option<Text<'a>>,
+        about: Raw<'a>,
+    },
+    Call {
+        id: Text<'a>,
+        fun: Text<'a>,
+        args: Option<Raw<'a>>,
+        kwargs: Option<Raw<'a>>,
+        locs: Vec<Text<'a>>,
+        version: Option<Text<'a>>,
+        timeout_ms: Option<u64>,
+        idempotent: Option<bool>,
+        wait: bool,
+        progress: bool,
+        track: Option<u128>,
+    },
+    Result {
+        id: Id<'a>,
+        result: Raw<'a>,
+        track: Option<u128>,
+    },
+    Error {
+        id: Option<Id<'a>>,
+        item: Option<u32>,
+        error: Failure<'a>,
+        track: Option<u128>,
+    },
+    Offer {
+        id: Option<Text<'a>>,
+        functions: Vec<Offered<'a>>,
+        locs: Vec<Text<'a>>,
+        credit: Option<u32>,
+    },
+    Offered {
+        id: Option<Text<'a>>,
+        epoch: u64,
+        functions: u32,
+        credit: u32,
+    },
+    Run {
+        id: u128,
+        fun: Text<'a>,
+        args: Option<Raw<'a>>,
+        kwargs: Option<Raw<'a>>,
+        deadline_ms: u64,
+        attempt: u32,
+    },
+    Progress {
+        id: Id<'a>,
+        event: Option<Text<'a>>,
+        step: Option<Text<'a>>,
+        step_id: Option<u128>,
+        percent: Option<f64>,
+        note: Option<Text<'a>>,
+        track: Option<u128>,
+    },
+    Cancel {
+        id: Id<'a>,
+    },
+    Bye {
+        id: Option<Text<'a>>,
+    },
+    Graph {
+        id: Text<'a>,
+        steps: Option<Raw<'a>>,
+        part: u32,
+        more: bool,
+        returns: Wanted<'a>,
+        on_error_continue: bool,
+        refs_by_name: bool,
+        timeout_ms: Option<u64>,
+        progress: bool,
+        track: Option<u128>,
+    },
+    GraphReply {
+        id: Text<'a>,
+        results: Option<Vec<(Text<'a>, Raw<'a>)>>,
+        steps: Vec<Step<'a>>,
+        error: Option<Failure<'a>>,
+        step: Option<Text<'a>>,
+        part: Option<u32>,
+        more: bool,
+        track: Option<u128>,
+    },
+}
+
+impl<'a> Op<'a> {
+    /// The word on the wire.
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::Ping { .. } => "ping",
+            Self::Pong { .. } => "pong",
+            Self::Hello { .. } => "hello",
+            Self::Welcome { .. } => "welcome",
+            Self::Call { .. } => "call",
+            Self::Result { .. } | Self::GraphReply { error: None, .. } => "result",
+            Self::Error { .. } | Self::GraphReply { .. } => "error",
+            Self::Offer { .. } => "offer",
+            Self::Offered { .. } => "offered",
+            Self::Run { .. } => "run",
+            Self::Progress { .. } => "progress",
+            Self::Cancel { .. } => "cancel",
+            Self::Bye { .. } => "bye",
+            Self::Graph { .. } => "graph",
+        }
+    }
+
+    /// The id, as text.
+    pub(super) fn id(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Ping { id }
+            | Self::Pong { id }
+            | Self::Hello { id, .. }
+            | Self::Welcome { id, .. }
+            | Self::Offer { id, .. }
+            | Self::Offered { id, .. }
+            | Self::Bye { id } => id.as_ref().map(|id| Cow::Borrowed(id.as_str())),
+            Self::Call { id, .. } | Self::Graph { id, .. } | Self::GraphReply { id, .. } => {
+                Some(Cow::Borrowed(id.as_str()))
+            }
+            Self::Result { id, .. } | Self::Progress { id, .. } | Self::Cancel { id } => {
+                Some(id.text())
+            }
+            Self::Error { id, .. } => id.as_ref().map(Id::text),
+            Self::Run { id, .. } => Some(Cow::Owned(RunId(*id).to_string())),
+        }
+    }
+
+    /// The run a worker speaks of.
+    pub(super) fn run(&self) -> Option<RunId> {
+        match self {
+            Self::Result { id, .. } | Self::Error { id: Some(id), .. } => id.run(),
+            _ => None,
+        }
+    }
+
+    /// The values that may have attachments.
+    pub(super) fn values(&self) -> impl Iterator<Item = &Raw<'a>> {
+        let (pair, many): ([Option<&Raw<'a>>; 2], &[(Text<'a>, Raw<'a>)]) = match self {
+            Self::Call { args, kwargs, .. } | Self::Run { args, kwargs, .. } => {
+                ([args.as_ref(), kwargs.as_ref()], &[])
+            }
+            Self::Result { result, .. } => ([Some(result), None], &[]),
+            Self::Graph { steps, .. } => ([steps.as_ref(), None], &[]),
+            Self::GraphReply { results: Some(results), .. } => ([None, None], results),
+            _ => ([None, None], &[]),
+        };
+        pair.into_iter().flatten().chain(many.iter().map(|(_, value)| value))
+    }
+}

@@ -1,0 +1,469 @@
+//! JSON and MessagePack objects to ops.
+//!
+//! One pass over the object checks every byte of it and notes where the known fields stand; the
+//! few that matter to its op are then read. Unknown fields are ignored, the last of a repeated
+//! field counts, and `null` is as good as leaving a field out, except in `result`.
+
+use mpreg_patterns::base::{Code, Limits, Refusal, RunId};
+use mpreg_patterns::values::{Cursor, Fault, Kind, Shape};
+use smol_str::SmolStr;
+
+use super::Bad;
+use super::op::{Blame, Failure, Id, Offered, Op, Raw, Step, Text, Wanted};
+
+macro_rules! fields {
+    ($($name:ident = $text:literal,)*) => {
+        /// A field that some op has.
+        #[derive(Clone, Copy, Debug, PartialEq)]
+        enum Field { $($name,)* }
+
+        impl Field {
+            const COUNT: usize = [$(Self::$name,)*].len();
+
+            fn find(key: &[u8]) -> Option<Self> {
+                match key { $($text => Some(Self::$name),)* _ => None }
+            }
+
+            const fn name(self) -> &'static str {
+                let text: &[u8] = match self { $(Self::$name => $text,)* };
+                match std::str::from_utf8(text) { Ok(text) => text, Err(_) => "" }
+            }
+        }
+    };
+}
+
+fields! {
+    Op = b"op", Id = b"id", Fun = b"fun", Args = b"args", Kwargs = b"kwargs", Result = b"result",
+    Batch = b"batch", Name = b"name", Token = b"token", Locs = b"locs", Version = b"version",
+    TimeoutMs = b"timeout_ms", Idempotent = b"idempotent", Wait = b"wait", Progress = b"progress",
+    Track = b"track", Cluster = b"cluster", Steps = b"steps", Part = b"part", More = b"more",
+    Return = b"return", OnError = b"on_error", Refs = b"refs", Functions = b"functions",
+    Credit = b"credit", Doc = b"doc", Input = b"input", Output = b"output", CacheMs = b"cache_ms",
+    Results = b"results", Error = b"error", Item = b"item", Step = b"step", StepId = b"step_id",
+    Event = b"event", Percent = b"percent", Note = b"note", Epoch = b"epoch",
+    DeadlineMs = b"deadline_ms", Attempt = b"attempt", Code = b"code", Message = b"message",
+    Culprit = b"culprit", Retry = b"retry", AtFault = b"field", Refused = b"refused",
+    State = b"state",
+}
+
+/// Reads one object, checked to its last byte: its op, or why it is none.
+pub(super) fn object<'a>(
+    cursor: &mut Cursor<'a>,
+    limits: &Limits,
+) -> Result<Result<Op<'a>, Box<Bad>>, Fault> {
+    let fields = Fields::read(cursor)?;
+    Ok(fields.op(limits).map_err(|refusal| fields.bad(refusal)))
+}
+
+/// Where the known fields of one object stand.
+struct Fields<'a> {
+    cursor: Cursor<'a>,
+    /// The whole object.
+    range: std::ops::Range<usize>,
+    /// Start and end of each value; both 0 where there is none.
+    spans: [(u32, u32); Field::COUNT],
+}
+
+fn takes(field: Field, what: &str) -> Refusal {
+    let name = field.name();
+    Refusal::field(Code::BadField, name, format!("`{name}` takes {what}"))
+}
+
+fn missing(field: Field) -> Refusal {
+    let name = field.name();
+    Refusal::field(Code::BadField, name, format!("`{name}` is missing"))
+}
+
+impl<'a> Fields<'a> {
+    fn read(cursor: &mut Cursor<'a>) -> Result<Self, Fault> {
+        cursor.peek()?;
+        let inside = *cursor;
+        let start = cursor.at();
+        let mut spans = [(0, 0); Field::COUNT];
+        let mut map = cursor.map()?;
+        while let Some(key) = cursor.any_key(&mut map)? {
+            let field = key.and_then(|key| Field::find(key.as_bytes()));
+            let range = cursor.skip()?;
+            if let Some(field) = field {
+                spans[field as usize] = (range.start as u32, range.end as u32);
+            }
+        }
+        Ok(Self { cursor: inside, range: start..cursor.at(), spans })
+    }
+
+    /// What can be said about an object that is not taken.
+    fn bad(&self, refusal: Refusal) -> Box<Bad> {
+        let text = |field| self.text(field).ok().flatten();
+        let op = text(Field::Op).map(|op| SmolStr::new(op.as_str()));
+        let id = text(Field::Id).filter(|id| super::request::is_id(id.as_str()));
+        let outcome = matches!(op.as_deref(), Some("result" | "error"));
+        let run = id.as_ref().filter(|_| outcome).and_then(|id| RunId::parse(id.as_str()));
+        Box::new(Bad { id: id.map(|id| SmolStr::new(id.as_str())), op, run, refusal })
+    }
+
+    /// Before the value of `field`, unless it is left out.
+    fn at(&self, field: Field) -> Option<Cursor<'a>> {
+        let (start, end) = self.spans[field as usize];
+        if end == 0 {
+            return None;
+        }
+        let mut cursor = self.cursor;
+        cursor.jump(start as usize);
+        let null = cursor.peek() == Ok(Shape::Null) && field != Field::Result;
+        (!null).then_some(cursor)
+    }
+
+    fn get<T>(
+        &self,
+        field: Field,
+        what: &str,
+        read: impl FnOnce(&mut Cursor<'a>) -> Result<T, Fault>,
+    ) -> Result<Option<T>, Refusal> {
+        let Some(mut cursor) = self.at(field) else { return Ok(None) };
+        read(&mut cursor).map(Some).map_err(|_| takes(field, what))
+    }
+
+    fn text(&self, field: Field) -> Result<Option<Text<'a>>, Refusal> {
+        self.get(field, "a string", |cursor| cursor.string().map(Text))
+    }
+
+    fn some_text(&self, field: Field) -> Result<Text<'a>, Refusal> {
+        self.text(field)?.ok_or_else(|| missing(field))
+    }
+
+    fn flag(&self, field: Field) -> Result<Option<bool>, Refusal> {
+        self.get(field, "true or false", Cursor::bool)
+    }
+
+    fn is_set(&self, field: Field) -> Result<bool, Refusal> {
+        Ok(self.flag(field)?.unwrap_or(false))
+    }
+
+    fn number(&self, field: Field) -> Result<Option<u64>, Refusal> {
+        self.get(field, "a whole number from 0", Cursor::u64)
+    }
+
+    fn small(&self, field: Field) -> Result<Option<u32>, Refusal> {
+        let number = self.number(field)?.map(u32::try_from).transpose();
+        number.map_err(|_| takes(field, "a whole number below 2^32"))
+    }
+
+    fn float(&self, field: Field) -> Result<Option<f64>, Refusal> {
+        self.get(field, "a number", Cursor::f64)
+    }
+
+    fn ulid(&self, field: Field) -> Result<Option<u128>, Refusal> {
+        let Some(text) = self.text(field)? else { return Ok(None) };
+        match RunId::parse(text.as_str()) {
+            Some(id) => Ok(Some(id.0)),
+            None => Err(takes(field, "a ULID")),
+        }
+    }
+
+    fn run(&self) -> Result<Id<'a>, Refusal> {
+        self.some_text(Field::Id).map(Id::Name)
+    }
+
+    /// A value that is not looked into, of a given type.
+    fn raw(&self, field: Field, shape: Option<Shape>) -> Result<Option<Raw<'a>>, Refusal> {
+        let Some(mut cursor) = self.at(field) else { return Ok(None) };
+        if let Some(shape) = shape
+            && cursor.peek() != Ok(shape)
+        {
+            return Err(takes(field, shape.as_str()));
+        }
+        let (start, end) = self.spans[field as usize];
+        let bytes = &cursor.bytes()[start as usize..end as usize];
+        Ok(Some(Raw::borrowed(cursor.kind(), bytes)))
+    }
+
+    fn texts(&self, field: Field, most: usize) -> Result<Vec<Text<'a>>, Refusal> {
+        let Some(mut cursor) = self.at(field) else { return Ok(Vec::new()) };
+        let mut read = || {
+            let mut texts = Vec::new();
+            let mut array = cursor.array()?;
+            while cursor.item(&mut array)? {
+                if texts.len() == most {
+                    return Err(Fault::BadTag("too many"));
+                }
+                texts.push(Text(cursor.string()?));
+            }
+            Ok(texts)
+        };
+        read().map_err(|_| takes(field, &format!("an array of {most} strings at most")))
+    }
+
+    fn op(&self, limits: &Limits) -> Result<Op<'a>, Refusal> {
+        let op = self.some_text(Field::Op)?;
+        match op.as_str() {
+            "call" => self.call(limits),
+            "result" if self.spans[Field::Results as usize].1 != 0 => self.graph_reply(None),
+            "result" => self.result(),
+            "run" => self.a_run(),
+            "progress" => self.progress(),
+            "ping" => Ok(Op::Ping { id: self.text(Field::Id)? }),
+            "pong" => Ok(Op::Pong { id: self.text(Field::Id)? }),
+            "bye" => Ok(Op::Bye { id: self.text(Field::Id)? }),
+            "cancel" => Ok(Op::Cancel { id: self.run()? }),
+            "hello" => self.hello(),
+            "welcome" => self.welcome(),
+            "graph" => self.graph(limits),
+            "error" => self.error(),
+            "offer" => self.offer(limits),
+            "offered" => self.offered(),
+            other => {
+                let text =
+                    format!("there is no op `{}`", mpreg_patterns::base::refusal::cut(other, 64));
+                Err(Refusal::field(Code::UnknownOp, "op", text))
+            }
+        }
+    }
+
+    fn call(&self, limits: &Limits) -> Result<Op<'a>, Refusal> {
+        if self.at(Field::Cluster).is_some() {
+            let text = "this broker knows no clusters";
+            return Err(Refusal::field(Code::NotSupported, "cluster", text));
+        }
+        Ok(Op::Call {
+            id: self.some_text(Field::Id)?,
+            fun: self.some_text(Field::Fun)?,
+            args: self.raw(Field::Args, Some(Shape::Array))?,
+            kwargs: self.raw(Field::Kwargs, Some(Shape::Map))?,
+            locs: self.texts(Field::Locs, limits.locs)?,
+            version: self.text(Field::Version)?,
+            timeout_ms: self.number(Field::TimeoutMs)?,
+            idempotent: self.flag(Field::Idempotent)?,
+            wait: self.is_set(Field::Wait)?,
+            progress: self.is_set(Field::Progress)?,
+            track: self.ulid(Field::Track)?,
+        })
+    }
+
+    fn result(&self) -> Result<Op<'a>, Refusal> {
+        Ok(Op::Result {
+            id: self.run()?,
+            result: self.raw(Field::Result, None)?.ok_or_else(|| missing(Field::Result))?,
+            track: self.ulid(Field::Track)?,
+        })
+    }
+
+    fn a_run(&self) -> Result<Op<'a>, Refusal> {
+        Ok(Op::Run {
+            id: self.ulid(Field::Id)?.ok_or_else(|| missing(Field::Id))?,
+            fun: self.some_text(Field::Fun)?,
+            args: self.raw(Field::Args, Some(Shape::Array))?,
+            kwargs: self.raw(Field::Kwargs, Some(Shape::Map))?,
+            deadline_ms: self.number(Field::DeadlineMs)?.unwrap_or(0),
+            attempt: self.small(Field::Attempt)?.unwrap_or(1),
+        })
+    }
+
+    fn progress(&self) -> Result<Op<'a>, Refusal> {
+        Ok(Op::Progress {
+            id: self.run()?,
+            event: self.text(Field::Event)?,
+            step: self.text(Field::Step)?,
+            step_id: self.ulid(Field::StepId)?,
+            percent: self.float(Field::Percent)?,
+            note: self.text(Field::Note)?,
+            track: self.ulid(Field::Track)?,
+        })
+    }
+
+    fn hello(&self) -> Result<Op<'a>, Refusal> {
+        Ok(Op::Hello {
+            id: self.text(Field::Id)?,
+            batch: self.flag(Field::Batch)?,
+            name: self.text(Field::Name)?,
+            token: self.at(Field::Token).is_some(),
+        })
+    }
+
+    fn welcome(&self) -> Result<Op<'a>, Refusal> {
+        let bytes = &self.cursor.bytes()[self.range.clone()];
+        let about = Raw::borrowed(self.cursor.kind(), bytes);
+        Ok(Op::Welcome { id: self.text(Field::Id)?, about })
+    }
+
+    fn graph(&self, limits: &Limits) -> Result<Op<'a>, Refusal> {
+        let on_error = self.text(Field::OnError)?;
+        let on_error_continue = match on_error.as_ref().map(Text::as_str) {
+            None | Some("fail") => false,
+            Some("continue") => true,
+            Some(_) => return Err(takes(Field::OnError, "\"fail\" or \"continue\"")),
+        };
+        let refs = self.text(Field::Refs)?;
+        let refs_by_name = match refs.as_ref().map(Text::as_str) {
+            None | Some("tagged") => false,
+            Some("names") => true,
+            Some(_) => return Err(takes(Field::Refs, "\"tagged\" or \"names\"")),
+        };
+        Ok(Op::Graph {
+            id: self.some_text(Field::Id)?,
+            steps: self.raw(Field::Steps, Some(Shape::Array))?,
+            part: self.small(Field::Part)?.unwrap_or(0),
+            more: self.is_set(Field::More)?,
+            returns: self.returns(limits)?,
+            on_error_continue,
+            refs_by_name,
+            timeout_ms: self.number(Field::TimeoutMs)?,
+            progress: self.is_set(Field::Progress)?,
+            track: self.ulid(Field::Track)?,
+        })
+    }
+
+    fn returns(&self, limits: &Limits) -> Result<Wanted<'a>, Refusal> {
+        match self.at(Field::Return).map(|mut cursor| cursor.peek()) {
+            None => return Ok(Wanted::Sinks),
+            Some(Ok(Shape::Array)) => {
+                return self.texts(Field::Return, limits.steps).map(Wanted::Names);
+            }
+            Some(_) => {}
+        }
+        let word = self.text(Field::Return).ok().flatten();
+        match word.as_ref().map(Text::as_str) {
+            Some("sinks") => Ok(Wanted::Sinks),
+            Some("all") => Ok(Wanted::All),
+            _ => Err(takes(Field::Return, "\"sinks\", \"all\" or an array of names")),
+        }
+    }
+
+    /// Reads every object in the array or every value in the object that stands at `field`.
+    fn each<T>(
+        &self,
+        field: Field,
+        shape: Shape,
+        mut read: impl FnMut(usize, Text<'a>, &mut Cursor<'a>) -> Result<T, Refusal>,
+    ) -> Result<Vec<T>, Refusal> {
+        let Some(mut cursor) = self.at(field) else { return Ok(Vec::new()) };
+        let refuse = |_: Fault| takes(field, shape.as_str());
+        let mut items = Vec::new();
+        if shape == Shape::Array {
+            let mut array = cursor.array().map_err(refuse)?;
+            while cursor.item(&mut array).map_err(refuse)? {
+                items.push(read(items.len(), Text::new(""), &mut cursor)?);
+            }
+        } else {
+            let mut map = cursor.map().map_err(refuse)?;
+            while let Some(key) = cursor.key(&mut map).map_err(refuse)? {
+                items.push(read(items.len(), Text(key), &mut cursor)?);
+            }
+        }
+        Ok(items)
+    }
+
+    fn offer(&self, limits: &Limits) -> Result<Op<'a>, Refusal> {
+        if self.at(Field::Functions).is_none() {
+            return Err(missing(Field::Functions));
+        }
+        let most = limits.functions_per_offer;
+        let functions = self.each(Field::Functions, Shape::Array, |index, _, cursor| {
+            if index == most {
+                return Err(takes(Field::Functions, &format!("{most} functions at most")));
+            }
+            let fields = Self::read(cursor).map_err(|_| takes(Field::Functions, "objects"))?;
+            fields.function().map_err(|mut refusal| {
+                let field = refusal.field.unwrap_or_default();
+                refusal.field = Some(smol_str::format_smolstr!("functions/{index}/{field}"));
+                refusal
+            })
+        })?;
+        let (id, credit) = (self.text(Field::Id)?, self.small(Field::Credit)?);
+        Ok(Op::Offer { id, functions, locs: self.texts(Field::Locs, limits.locs)?, credit })
+    }
+
+    fn function(&self) -> Result<Offered<'a>, Refusal> {
+        Ok(Offered {
+            name: self.some_text(Field::Name)?,
+            version: self.text(Field::Version)?,
+            idempotent: self.is_set(Field::Idempotent)?,
+            doc: self.text(Field::Doc)?,
+            input: self.raw(Field::Input, None)?,
+            output: self.raw(Field::Output, None)?,
+            cache_ms: self.number(Field::CacheMs)?,
+        })
+    }
+
+    fn offered(&self) -> Result<Op<'a>, Refusal> {
+        Ok(Op::Offered {
+            id: self.text(Field::Id)?,
+            epoch: self.number(Field::Epoch)?.ok_or_else(|| missing(Field::Epoch))?,
+            functions: self.small(Field::Functions)?.unwrap_or(0),
+            credit: self.small(Field::Credit)?.unwrap_or(0),
+        })
+    }
+
+    fn error(&self) -> Result<Op<'a>, Refusal> {
+        let error = self.failure()?;
+        let has = |field: Field| self.spans[field as usize].1 != 0;
+        if has(Field::Results) || has(Field::Steps) || has(Field::Step) || has(Field::Part) {
+            return self.graph_reply(Some(error));
+        }
+        let id = self.text(Field::Id)?.map(Id::Name);
+        Ok(Op::Error { id, item: self.small(Field::Item)?, error, track: self.ulid(Field::Track)? })
+    }
+
+    /// `error`: an object, or the text alone.
+    fn failure(&self) -> Result<Failure<'a>, Refusal> {
+        let Some(mut cursor) = self.at(Field::Error) else { return Err(missing(Field::Error)) };
+        let mut failure = Failure {
+            code: Text::new(""),
+            message: Text::new(""),
+            culprit: Blame::Worker,
+            retry: false,
+            op: None,
+            field: None,
+            refused: None,
+        };
+        if cursor.peek() == Ok(Shape::String) {
+            failure.message = self.some_text(Field::Error)?;
+            return Ok(failure);
+        }
+        let fields =
+            Self::read(&mut cursor).map_err(|_| takes(Field::Error, "a string or an object"))?;
+        if let Some(code) = fields.text(Field::Code)? {
+            failure.code = code;
+        }
+        if let Some(message) = fields.text(Field::Message)? {
+            failure.message = message;
+        }
+        failure.culprit = match fields.text(Field::Culprit)?.as_ref().map(Text::as_str) {
+            Some("caller") => Blame::Caller,
+            Some("broker") => Blame::Broker,
+            _ => Blame::Worker,
+        };
+        failure.retry = fields.is_set(Field::Retry)?;
+        failure.op = fields.text(Field::Op)?;
+        failure.field = fields.text(Field::AtFault)?;
+        failure.refused = fields.text(Field::Refused)?;
+        Ok(failure)
+    }
+
+    fn graph_reply(&self, error: Option<Failure<'a>>) -> Result<Op<'a>, Refusal> {
+        let bytes = self.cursor.bytes();
+        let kind: Kind = self.cursor.kind();
+        let results = self.each(Field::Results, Shape::Map, |_, name, cursor| {
+            let range = cursor.skip().map_err(|_| takes(Field::Results, "an object"))?;
+            Ok((name, Raw::borrowed(kind, &bytes[range])))
+        })?;
+        let ran = self.spans[Field::Results as usize].1 != 0;
+        let steps = self.each(Field::Steps, Shape::Map, |_, name, cursor| {
+            let fields = Self::read(cursor).map_err(|_| takes(Field::Steps, "objects"))?;
+            let state = fields.some_text(Field::State)?;
+            if super::reply::state(state.as_str()).is_none() {
+                return Err(takes(Field::Steps, "states that are known"));
+            }
+            Ok(Step { name, state, code: fields.text(Field::Code)? })
+        })?;
+        Ok(Op::GraphReply {
+            id: self.some_text(Field::Id)?,
+            results: ran.then_some(results),
+            steps,
+            error,
+            step: self.text(Field::Step)?,
+            part: self.small(Field::Part)?,
+            more: self.is_set(Field::More)?,
+            track: self.ulid(Field::Track)?,
+        })
+    }
+}

@@ -1,0 +1,474 @@
+//! Ops to requests, checked, and back.
+//!
+//! The checks are the same whatever the encoding was: ids, names, versions, ranges of numbers.
+
+use bytes::Bytes;
+use mpreg_patterns::base::limits::{ERROR_TEXT_BYTES, NAME_BYTES};
+use mpreg_patterns::base::refusal::cut;
+use mpreg_patterns::base::{Code, Limits, Refusal, RunId, ids};
+use mpreg_patterns::ops::{
+    Call, CallOptions, Function, GraphOptions, GraphPart, Hello, Offer, OnError, Refs, Request,
+    Returns,
+};
+use mpreg_patterns::values::{Body, Fault, Frames, Kind, Value, share};
+use smol_str::SmolStr;
+
+use super::Bad;
+use super::op::{Failure, Id, Offered, Op, Raw, Text, Wanted};
+
+/// What an op needs to become a message of its own.
+pub(super) struct Context<'c> {
+    pub(super) body: &'c Bytes,
+    pub(super) limits: &'c Limits,
+}
+
+/// Values that share one numbering of attachments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// What a function is called with.
+    Arguments,
+    /// What a function returned, which may be one attachment and nothing else.
+    Outcome,
+    /// The steps of a graph, whose tags the graph reads itself.
+    Steps,
+}
+
+/// Takes values that share one numbering, and the attachments they end up with.
+pub(super) type Visit<'v> =
+    dyn FnMut(Role, &mut [&mut Value], &mut Frames) -> Result<(), Fault> + 'v;
+
+/// A message as it comes in.
+pub(super) trait Incoming: Sized {
+    /// Checks an op.
+    fn from_op(op: &Op<'_>, context: &Context<'_>) -> Result<Self, Refusal>;
+
+    /// Shows every set of values that may have attachments.
+    fn attach(&mut self, visit: &mut Visit<'_>) -> Result<(), Fault>;
+
+    /// The same message as one that cannot be taken.
+    fn bad(&self, refusal: Refusal) -> Box<Bad>;
+}
+
+impl Context<'_> {
+    /// A value that outlives its frame.
+    pub(super) fn value(&self, raw: &Raw<'_>) -> Value {
+        let start = raw.bytes.0.as_ptr() as usize - self.body.as_ptr() as usize;
+        Value { kind: raw.kind.0, bytes: share(self.body, start..start + raw.bytes.0.len()) }
+    }
+
+    fn optional(&self, raw: Option<&Raw<'_>>) -> Option<Value> {
+        raw.map(|raw| self.value(raw))
+    }
+
+    /// Arguments: of bincode only the first byte is looked at, and bytes are one argument.
+    pub(super) fn args(&self, raw: Option<&Raw<'_>>) -> Result<Option<Value>, Refusal> {
+        match raw.map(|raw| (raw.kind.0, raw.bytes.0.first())) {
+            None
+            | Some(
+                (Kind::Bytes, _)
+                | (Kind::Json, Some(b'['))
+                | (Kind::MsgPack, Some(0x90..=0x9F | 0xDC | 0xDD)),
+            ) => Ok(self.optional(raw)),
+            Some(_) => Err(bad_field("args", "`args` takes an array")),
+        }
+    }
+
+    pub(super) fn kwargs(&self, raw: Option<&Raw<'_>>) -> Result<Option<Value>, Refusal> {
+        match raw.map(|raw| (raw.kind.0, raw.bytes.0.first())) {
+            None
+            | Some((Kind::Json, Some(b'{')) | (Kind::MsgPack, Some(0x80..=0x8F | 0xDE | 0xDF))) => {
+                Ok(self.optional(raw))
+            }
+            Some(_) => Err(bad_field("kwargs", "`kwargs` takes an object")),
+        }
+    }
+}
+
+pub(super) fn bad_field(field: &str, text: &str) -> Refusal {
+    Refusal::field(Code::BadField, field, text)
+}
+
+/// Whether a peer may choose this id.
+pub(super) fn is_id(text: &str) -> bool {
+    (1..=ids::PEER_ID_BYTES).contains(&text.len())
+}
+
+pub(super) fn id(text: &str) -> Result<SmolStr, Refusal> {
+    if is_id(text) {
+        Ok(SmolStr::new(text))
+    } else {
+        Err(bad_field("id", "`id` takes a string of 1 to 64 bytes"))
+    }
+}
+
+pub(super) fn optional_id(text: Option<&Text<'_>>) -> Result<Option<SmolStr>, Refusal> {
+    text.map(|text| id(text.as_str())).transpose()
+}
+
+/// 1 to 255 bytes, no control character, and words parted by single dots.
+fn is_name(text: &str) -> bool {
+    let mut word = false;
+    for &byte in text.as_bytes() {
+        if byte < 0x20 || byte == 0x7F || (byte == b'.' && !word) {
+            return false;
+        }
+        word = byte != b'.';
+    }
+    word && text.len() <= NAME_BYTES && (text.is_ascii() || !text.chars().any(char::is_control))
+}
+
+pub(super) fn name(field: &str, text: &Text<'_>) -> Result<SmolStr, Refusal> {
+    if is_name(text.as_str()) {
+        return Ok(SmolStr::new(text.as_str()));
+    }
+    let text = format!("`{}` is no name", cut(text.as_str(), NAME_BYTES).escape_debug());
+    Err(Refusal::field(Code::BadName, field, text))
+}
+
+fn words(field: &str, texts: &[Text<'_>], most: usize) -> Result<Vec<SmolStr>, Refusal> {
+    let fits = |text: &Text<'_>| (1..=NAME_BYTES).contains(&text.as_str().len());
+    if texts.len() > most || !texts.iter().all(fits) {
+        let text = format!("`{field}` takes {most} strings of 1 to {NAME_BYTES} bytes at most");
+        return Err(bad_field(field, &text));
+    }
+    Ok(texts.iter().map(|text| SmolStr::new(text.as_str())).collect())
+}
+
+fn timeout(ms: Option<u64>, limits: &Limits) -> Result<Option<u64>, Refusal> {
+    match ms {
+        Some(ms) if ms == 0 || ms > limits.timeout_ms => {
+            let text = format!("`timeout_ms` takes 1 to {}", limits.timeout_ms);
+            Err(bad_field("timeout_ms", &text))
+        }
+        other => Ok(other),
+    }
+}
+
+fn version<T: std::str::FromStr<Err = semver::Error>>(
+    text: Option<&Text<'_>>,
+) -> Result<Option<SmolStr>, Refusal> {
+    let Some(text) = text else { return Ok(None) };
+    match text.as_str().parse::<T>() {
+        Ok(_) => Ok(Some(SmolStr::new(text.as_str()))),
+        Err(why) => {
+            let text = format!("`{}`: {why}", cut(text.as_str(), NAME_BYTES));
+            Err(Refusal::field(Code::BadVersion, "version", text))
+        }
+    }
+}
+
+/// 0 to 100, if any.
+pub(super) fn percent(percent: Option<f64>) -> Result<Option<f64>, Refusal> {
+    match percent {
+        Some(number) if !(0.0..=100.0).contains(&number) => {
+            Err(bad_field("percent", "`percent` takes 0 to 100"))
+        }
+        other => Ok(other),
+    }
+}
+
+pub(super) fn note(text: Option<&Text<'_>>) -> Option<Box<str>> {
+    text.map(|text| cut(text.as_str(), ERROR_TEXT_BYTES).into())
+}
+
+impl Incoming for Request {
+    fn from_op(op: &Op<'_>, context: &Context<'_>) -> Result<Self, Refusal> {
+        match op {
+            Op::Call { .. } => call(op, context),
+            Op::Result { id, result, .. } => Ok(match id.run() {
+                Some(run) => Self::Result { run, body: Body::plain(context.value(result)) },
+                None => Self::Stray,
+            }),
+            Op::Progress { id, percent: number, note: text, .. } => match id.run() {
+                Some(run) => Ok(Self::Progress {
+                    run,
+                    percent: percent(*number)?,
+                    note: note(text.as_ref()),
+                }),
+                None => Ok(Self::Stray),
+            },
+            Op::Error { id: Some(id), error, .. } => Ok(failed(id, error)),
+            Op::GraphReply { id, error: Some(error), .. } => {
+                Ok(failed(&Id::Name(id.clone()), error))
+            }
+            Op::Error { id: None, .. } => Err(bad_field("id", "`id` is missing")),
+            Op::Ping { id } => Ok(Self::Ping { id: optional_id(id.as_ref())? }),
+            Op::Bye { id } => Ok(Self::Bye { id: optional_id(id.as_ref())? }),
+            Op::Cancel { id: of } => Ok(Self::Cancel { id: id(&of.text())? }),
+            Op::Hello { .. } => hello(op),
+            Op::Offer { .. } => offer(op, context),
+            Op::Graph { .. } => graph(op, context),
+            Op::Pong { .. }
+            | Op::Welcome { .. }
+            | Op::Offered { .. }
+            | Op::Run { .. }
+            | Op::GraphReply { .. } => {
+                let text = format!("`{}` is what a broker says", op.name());
+                Err(Refusal::field(Code::UnknownOp, "op", text))
+            }
+        }
+    }
+
+    fn attach(&mut self, visit: &mut Visit<'_>) -> Result<(), Fault> {
+        match self {
+            Self::Call(call) => {
+                let mut values: Vec<_> = call.args.iter_mut().chain(&mut call.kwargs).collect();
+                visit(Role::Arguments, &mut values, &mut call.frames)
+            }
+            Self::Result { body, .. } => {
+                visit(Role::Outcome, &mut [&mut body.value], &mut body.frames)
+            }
+            Self::Graph(part) => match &mut part.steps {
+                Some(steps) => visit(Role::Steps, &mut [steps], &mut part.frames),
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    fn bad(&self, refusal: Refusal) -> Box<Bad> {
+        let (op, id, run) = match self {
+            Self::Call(call) => ("call", Some(call.id.clone()), None),
+            Self::Graph(part) => ("graph", Some(part.id.clone()), None),
+            Self::Result { run, .. } => {
+                ("result", Some(smol_str::format_smolstr!("{run}")), Some(*run))
+            }
+            _ => return Box::new(Bad { id: None, op: None, run: None, refusal }),
+        };
+        Box::new(Bad { id, op: Some(SmolStr::new_static(op)), run, refusal })
+    }
+}
+
+fn failed(id: &Id<'_>, error: &Failure<'_>) -> Request {
+    let Some(run) = id.run() else { return Request::Stray };
+    let code = Some(error.code.as_str()).filter(|code| !code.is_empty());
+    let error = Refusal::by_worker(code, error.message.as_str(), error.retry);
+    Request::Failed { run, error }
+}
+
+fn call(op: &Op<'_>, context: &Context<'_>) -> Result<Request, Refusal> {
+    let Op::Call {
+        id: of,
+        fun,
+        args,
+        kwargs,
+        locs,
+        version: range,
+        timeout_ms,
+        idempotent,
+        wait,
+        progress,
+        track,
+    } = op
+    else {
+        return Ok(Request::Stray);
+    };
+    Ok(Request::Call(Call {
+        id: id(of.as_str())?,
+        fun: name("fun", fun)?,
+        args: context.args(args.as_ref())?,
+        kwargs: context.kwargs(kwargs.as_ref())?,
+        frames: Frames::new(),
+        options: CallOptions {
+            locs: words("locs", locs, context.limits.locs)?,
+            version: version::<semver::VersionReq>(range.as_ref())?,
+            timeout_ms: timeout(*timeout_ms, context.limits)?,
+            idempotent: *idempotent,
+            wait: *wait,
+        },
+        progress: *progress,
+        track: track.map(RunId),
+    }))
+}
+
+fn hello(op: &Op<'_>) -> Result<Request, Refusal> {
+    let Op::Hello { id: of, batch, name: called, token } = op else { return Ok(Request::Stray) };
+    let name = match called.as_ref().map(Text::as_str) {
+        Some(text) if text.len() > NAME_BYTES || text.chars().any(char::is_control) => {
+            let text = "`name` takes 255 bytes at most, without control characters";
+            return Err(Refusal::field(Code::BadName, "name", text));
+        }
+        other => other.map(SmolStr::new),
+    };
+    Ok(Request::Hello(Hello { id: optional_id(of.as_ref())?, batch: *batch, name, token: *token }))
+}
+
+fn offer(op: &Op<'_>, context: &Context<'_>) -> Result<Request, Refusal> {
+    let Op::Offer { id: of, functions, locs, credit } = op else { return Ok(Request::Stray) };
+    let limits = context.limits;
+    if functions.len() > limits.functions_per_offer {
+        let text = format!("`functions` takes {} at most", limits.functions_per_offer);
+        return Err(bad_field("functions", &text));
+    }
+    if credit.is_some_and(|credit| credit > limits.credit) {
+        return Err(bad_field("credit", &format!("`credit` takes 0 to {}", limits.credit)));
+    }
+    let functions = functions.iter().enumerate().map(|(index, of)| {
+        function(of, context).map_err(|mut refusal| {
+            let field = refusal.field.unwrap_or_default();
+            refusal.field = Some(smol_str::format_smolstr!("functions/{index}/{field}"));
+            refusal
+        })
+    });
+    Ok(Request::Offer(Offer {
+        id: optional_id(of.as_ref())?,
+        functions: functions.collect::<Result<_, _>>()?,
+        locs: words("locs", locs, limits.locs)?,
+        credit: *credit,
+    }))
+}
+
+fn function(of: &Offered<'_>, context: &Context<'_>) -> Result<Function, Refusal> {
+    Ok(Function {
+        name: name("name", &of.name)?,
+        version: version::<semver::Version>(of.version.as_ref())?,
+        idempotent: of.idempotent,
+        doc: of.doc.as_ref().map(|doc| SmolStr::new(doc.as_str())),
+        input: context.optional(of.input.as_ref()),
+        output: context.optional(of.output.as_ref()),
+        cache_ms: of.cache_ms,
+    })
+}
+
+fn graph(op: &Op<'_>, context: &Context<'_>) -> Result<Request, Refusal> {
+    let Op::Graph {
+        id: of,
+        steps,
+        part,
+        more,
+        returns,
+        on_error_continue,
+        refs_by_name,
+        timeout_ms,
+        progress,
+        track,
+    } = op
+    else {
+        return Ok(Request::Stray);
+    };
+    let returns = match returns {
+        Wanted::Sinks => Returns::Sinks,
+        Wanted::All => Returns::All,
+        Wanted::Names(names) => Returns::Names(words("return", names, context.limits.steps)?),
+    };
+    let options = GraphOptions {
+        returns,
+        on_error: if *on_error_continue { OnError::Continue } else { OnError::Fail },
+        refs: if *refs_by_name { Refs::Names } else { Refs::Tagged },
+        timeout_ms: timeout(*timeout_ms, context.limits)?,
+        progress: *progress,
+        track: track.map(RunId),
+    };
+    let steps = steps.as_ref();
+    if steps.is_some_and(|steps| steps.kind.0 == Kind::Bytes) {
+        return Err(bad_field("steps", "`steps` takes an array"));
+    }
+    Ok(Request::Graph(GraphPart {
+        id: id(of.as_str())?,
+        steps: context.optional(steps),
+        frames: Frames::new(),
+        part: *part,
+        more: *more,
+        options,
+    }))
+}
+
+fn text(text: Option<&SmolStr>) -> Option<Text<'_>> {
+    text.map(|text| Text::new(text))
+}
+
+fn texts(texts: &[SmolStr]) -> Vec<Text<'_>> {
+    texts.iter().map(|text| Text::new(text)).collect()
+}
+
+/// The op a request is sent as; none for what is never sent.
+pub(super) fn to_op(request: &Request) -> Option<Op<'_>> {
+    Some(match request {
+        Request::Hello(hello) => Op::Hello {
+            id: text(hello.id.as_ref()),
+            batch: hello.batch,
+            name: text(hello.name.as_ref()),
+            token: hello.token,
+        },
+        Request::Ping { id } => Op::Ping { id: text(id.as_ref()) },
+        Request::Call(call) => call_op(call),
+        Request::Graph(part) => graph_op(part),
+        Request::Cancel { id } => Op::Cancel { id: Id::Name(Text::new(id)) },
+        Request::Offer(offer) => Op::Offer {
+            id: text(offer.id.as_ref()),
+            functions: offer.functions.iter().map(function_op).collect(),
+            locs: texts(&offer.locs),
+            credit: offer.credit,
+        },
+        Request::Result { run, body } => Op::Result {
+            id: Id::Run(run.0),
+            result: Raw::of(&body.value, &body.frames),
+            track: None,
+        },
+        Request::Failed { run, error } => Op::Error {
+            id: Some(Id::Run(run.0)),
+            item: None,
+            error: super::reply::failure(error, None),
+            track: None,
+        },
+        Request::Progress { run, percent, note } => Op::Progress {
+            id: Id::Run(run.0),
+            event: None,
+            step: None,
+            step_id: None,
+            percent: *percent,
+            note: note.as_deref().map(Text::new),
+            track: None,
+        },
+        Request::Bye { id } => Op::Bye { id: text(id.as_ref()) },
+        Request::Stray => return None,
+    })
+}
+
+fn call_op(call: &Call) -> Op<'_> {
+    Op::Call {
+        id: Text::new(&call.id),
+        fun: Text::new(&call.fun),
+        args: call.args.as_ref().map(|args| Raw::of(args, &call.frames)),
+        kwargs: call.kwargs.as_ref().map(|kwargs| Raw::of(kwargs, &call.frames)),
+        locs: texts(&call.options.locs),
+        version: text(call.options.version.as_ref()),
+        timeout_ms: call.options.timeout_ms,
+        idempotent: call.options.idempotent,
+        wait: call.options.wait,
+        progress: call.progress,
+        track: call.track.map(|track| track.0),
+    }
+}
+
+fn graph_op(part: &GraphPart) -> Op<'_> {
+    let options = &part.options;
+    Op::Graph {
+        id: Text::new(&part.id),
+        steps: part.steps.as_ref().map(|steps| Raw::of(steps, &part.frames)),
+        part: part.part,
+        more: part.more,
+        returns: match &options.returns {
+            Returns::Sinks => Wanted::Sinks,
+            Returns::All => Wanted::All,
+            Returns::Names(names) => Wanted::Names(texts(names)),
+        },
+        on_error_continue: options.on_error == OnError::Continue,
+        refs_by_name: options.refs == Refs::Names,
+        timeout_ms: options.timeout_ms,
+        progress: options.progress,
+        track: options.track.map(|track| track.0),
+    }
+}
+
+fn function_op(function: &Function) -> Offered<'_> {
+    Offered {
+        name: Text::new(&function.name),
+        version: text(function.version.as_ref()),
+        idempotent: function.idempotent,
+        doc: text(function.doc.as_ref()),
+        input: function.input.as_ref().map(|schema| Raw::of(schema, &[])),
+        output: function.output.as_ref().map(|schema| Raw::of(schema, &[])),
+        cache_ms: function.cache_ms,
+    }
+}

@@ -1,0 +1,11 @@
+//! How messages travel, never why.
+//!
+//! In reading order: [`envelope`] (bytes to requests and replies, and back), [`session`] (how one
+//! peer speaks), [`router`] (the door's socket), [`client`] (the Rust client and worker), [`raw`]
+//! (libzmq options without a safe method).
+
+pub mod client;
+pub mod envelope;
+pub mod raw;
+pub mod router;
+pub mod session;

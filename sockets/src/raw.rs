@@ -1,0 +1,108 @@
+//! Options and calls of libzmq that the `zmq` crate lacks. One of two places with `unsafe`.
+#![expect(unsafe_code, reason = "libzmq options without a safe method in the zmq crate")]
+
+use std::ffi::{c_int, c_void};
+use std::io;
+use std::mem::size_of_val;
+use std::os::fd::{AsRawFd, RawFd};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use zmq::{Error, Socket};
+
+/// Asks a ROUTER to tell when a peer connects, by `[id, empty]`, and when one is gone, by
+/// `[id, gone]` (draft API). Both come without metadata, unlike everything a peer sends.
+///
+/// ROUTER_NOTIFY has a notice of its own for peers that are gone, but it is lost when the queue
+/// is full; this one is not.
+pub fn set_notices(socket: &mut Socket, gone: &[u8]) -> Result<(), Error> {
+    set_int(socket, option(zmq_sys::ZMQ_ROUTER_NOTIFY), option(zmq_sys::ZMQ_NOTIFY_CONNECT))?;
+    set(socket, option(zmq_sys::ZMQ_DISCONNECT_MSG), gone.as_ptr().cast(), gone.len())
+}
+
+/// Asks a connecting socket to hand out `lost` when its connection was lost and it connects anew
+/// (draft API), behind everything that came over the old one.
+pub fn set_lost_notice(socket: &mut Socket, lost: &[u8]) -> Result<(), Error> {
+    set(socket, option(zmq_sys::ZMQ_HICCUP_MSG), lost.as_ptr().cast(), lost.len())
+}
+
+/// Reads and writes larger pieces than 8 KiB at once (draft API).
+pub fn set_batch_size(socket: &mut Socket, bytes: c_int) -> Result<(), Error> {
+    set_int(socket, option(zmq_sys::ZMQ_IN_BATCH_SIZE), bytes)?;
+    set_int(socket, option(zmq_sys::ZMQ_OUT_BATCH_SIZE), bytes)
+}
+
+/// Whether a ROUTER still knows a peer (draft API). Nothing is sent.
+#[must_use]
+pub fn has_peer(socket: &mut Socket, routing_id: &[u8]) -> bool {
+    // SAFETY: the pointer is a live socket of this thread, the slice is valid for its length.
+    let state = unsafe {
+        zmq_sys::zmq_socket_get_peer_state(
+            socket.as_mut_ptr(),
+            routing_id.as_ptr().cast::<c_void>(),
+            routing_id.len(),
+        )
+    };
+    state >= 0
+}
+
+/// The constants are unsigned, the functions take an int.
+const fn option(constant: u32) -> c_int {
+    constant as c_int
+}
+
+fn set_int(socket: &mut Socket, name: c_int, value: c_int) -> Result<(), Error> {
+    set(socket, name, (&raw const value).cast::<c_void>(), size_of_val(&value))
+}
+
+fn set(socket: &mut Socket, name: c_int, value: *const c_void, len: usize) -> Result<(), Error> {
+    // SAFETY: the pointer is a live socket of this thread; libzmq copies `len` bytes of the value,
+    // which both callers point to a live object of that size.
+    let failed = unsafe { zmq_sys::zmq_setsockopt(socket.as_mut_ptr(), name, value, len) };
+    if failed == 0 {
+        return Ok(());
+    }
+    // SAFETY: reads the error of this thread.
+    Err(Error::from_raw(unsafe { zmq_sys::zmq_errno() }))
+}
+
+/// ZeroMQ's descriptor for a socket: it becomes readable when something has changed.
+#[derive(Debug)]
+struct Descriptor(RawFd);
+
+impl AsRawFd for Descriptor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0
+    }
+}
+
+/// A socket whose changes a tokio task can wait for.
+pub struct Watched {
+    // Before the socket, so that it is taken out of tokio's poll while the descriptor is open.
+    ready: AsyncFd<Descriptor>,
+    socket: Socket,
+}
+
+impl Watched {
+    /// Registers a socket with the tokio runtime it is called in.
+    pub fn new(socket: Socket) -> io::Result<Self> {
+        let descriptor = Descriptor(socket.get_fd().map_err(io::Error::other)?);
+        // SAFETY: the socket owns the descriptor, which is the same for all its life; it lives in
+        // the same struct and is dropped after the registration.
+        let ready = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?;
+        Ok(Self { ready, socket })
+    }
+
+    /// The socket.
+    #[must_use]
+    pub const fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Waits until something may have changed. The news is taken: read until nothing is left.
+    pub async fn changed(&mut self) -> io::Result<()> {
+        self.ready.readable().await?.clear_ready();
+        Ok(())
+    }
+}

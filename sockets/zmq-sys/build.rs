@@ -1,0 +1,220 @@
+//! Builds libzmq 4.3.5 as a static library: draft API on, CURVE through libsodium, the features
+//! of Linux switched on, and a few corrections.
+//!
+//! `zeromq-src` carries the sources and compiles them, but it offers no platform configuration
+//! and no way to correct a file. Both are done around it:
+//!
+//! * The configuration that libzmq's own `configure` would have found goes into CXXFLAGS, which
+//!   `cc` reads.
+//! * After the build, corrected copies of some files are compiled with the same settings, and
+//!   their objects take the places of the originals in the archive.
+//!
+//! Needed on the machine: a C and C++ compiler, make and sh (the last two for libsodium).
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+/// What libzmq may use on Linux, each passed as `-DNAME=1`.
+const PLATFORM: &[&str] = &[
+    // Time, processes, memory.
+    "HAVE_CLOCK_GETTIME",
+    "HAVE_FORK",
+    "HAVE_MKDTEMP",
+    "HAVE_POSIX_MEMALIGN",
+    // Waking a thread, waiting for descriptors.
+    "ZMQ_HAVE_EVENTFD",
+    "ZMQ_HAVE_EVENTFD_CLOEXEC",
+    "ZMQ_IOTHREAD_POLLER_USE_EPOLL_CLOEXEC",
+    "ZMQ_HAVE_PPOLL",
+    "ZMQ_HAVE_BUSY_POLL",
+    // Descriptors that a child process does not inherit.
+    "HAVE_ACCEPT4",
+    "ZMQ_HAVE_O_CLOEXEC",
+    "ZMQ_HAVE_SOCK_CLOEXEC",
+    // Network interfaces and socket options.
+    "HAVE_IF_NAMETOINDEX",
+    "ZMQ_HAVE_IFADDRS",
+    "ZMQ_HAVE_SO_BINDTODEVICE",
+    "ZMQ_HAVE_SO_KEEPALIVE",
+    "ZMQ_HAVE_SO_PEERCRED",
+    "ZMQ_HAVE_SO_PRIORITY",
+    "ZMQ_HAVE_TCP_KEEPCNT",
+    "ZMQ_HAVE_TCP_KEEPIDLE",
+    "ZMQ_HAVE_TCP_KEEPINTVL",
+    // Threads and language.
+    "ZMQ_HAVE_PTHREAD_SETNAME_2",
+    "ZMQ_HAVE_PTHREAD_SET_AFFINITY",
+    "ZMQ_HAVE_NOEXCEPT",
+];
+
+/// What `zeromq-src` defines for Linux with the draft API and libsodium. The corrected files must
+/// be compiled with exactly these: they decide the layout of libzmq's classes.
+const ZEROMQ_SRC: &[(&str, &str)] = &[
+    ("ZMQ_BUILD_TESTS", "OFF"),
+    ("ZMQ_BUILD_DRAFT_API", "1"),
+    ("ZMQ_USE_CV_IMPL_STL11", "1"),
+    ("ZMQ_STATIC", "1"),
+    ("ZMQ_USE_BUILTIN_SHA1", "1"),
+    ("ZMQ_HAVE_WS", "1"),
+    ("ZMQ_USE_LIBSODIUM", "1"),
+    ("ZMQ_HAVE_CURVE", "1"),
+    ("ZMQ_HAVE_LINUX", "1"),
+    ("ZMQ_IOTHREAD_POLLER_USE_EPOLL", "1"),
+    ("ZMQ_POLL_BASED_ON_POLL", "1"),
+    ("ZMQ_HAVE_IPC", "1"),
+    ("HAVE_STRNLEN", "1"),
+    ("ZMQ_HAVE_UIO", "1"),
+    ("ZMQ_HAVE_STRUCT_SOCKADDR_UN", "1"),
+];
+
+/// One change to one file of libzmq: `before` occurs exactly once and becomes `after`.
+struct Correction {
+    file: &'static str,
+    before: &'static str,
+    after: &'static str,
+}
+
+const CORRECTIONS: &[Correction] = &[
+    // In manual mode an XPUB remembers the pipe of every subscription that the application has
+    // not read yet. When such a pipe dies, 4.3.5 keeps the dead pointer, and a later recv uses it
+    // after it was freed. NULL is what the queue holds for "no pipe".
+    Correction {
+        file: "xpub.cpp",
+        before: "void zmq::xpub_t::xpipe_terminated (pipe_t *pipe_)\n{\n",
+        after: "void zmq::xpub_t::xpipe_terminated (pipe_t *pipe_)\n{\n\
+            for (std::deque<pipe_t *>::size_type i = 0; i != _pending_pipes.size (); ++i)\n\
+                if (_pending_pipes[i] == pipe_)\n\
+                    _pending_pipes[i] = NULL;\n\n",
+    },
+    // A peer that names itself as the ROUTER is about to name an unnamed one makes it abort, and
+    // the names are easily guessed. Names that start with zero are the ROUTER's: a peer that
+    // claims one is treated as unnamed.
+    Correction {
+        file: "router.cpp",
+        before: "if (msg.size () == 0) {\n",
+        after: "if (msg.size () == 0 || *static_cast<unsigned char *> (msg.data ()) == 0) {\n",
+    },
+    // With heartbeats, a peer that is reset while its queue is full makes the next heartbeat
+    // abort. Nothing can be written then; restart_output returns in the same case.
+    Correction {
+        file: "stream_engine_base.cpp",
+        before: "void zmq::stream_engine_base_t::out_event ()\n{\n    zmq_assert (!_io_error);\n",
+        after: "void zmq::stream_engine_base_t::out_event ()\n{\n    if (unlikely (_io_error))\n\
+            return;\n",
+    },
+    // A client that reconnected while its queue was full aborts when the application reads: the
+    // news that there is room was meant for the old connection. The new one is not waiting.
+    Correction {
+        file: "stream_engine_base.cpp",
+        before: "    zmq_assert (_input_stopped);\n",
+        after: "    if (unlikely (!_input_stopped))\n        return true;\n",
+    },
+];
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    let target_os = env_path("CARGO_CFG_TARGET_OS");
+    assert!(target_os == Path::new("linux"), "this build of libzmq is configured for Linux only");
+
+    let sodium_lib = env_path("DEP_SODIUM_LIB");
+    let sodium_include = env_path("DEP_SODIUM_INCLUDE");
+    let out_dir = env_path("OUT_DIR");
+
+    set_cxxflags();
+    zeromq_src::Build::new()
+        .enable_draft(true)
+        .with_libsodium(Some(zeromq_src::LibLocation::new(sodium_lib, &sodium_include)))
+        .build();
+
+    let archive = out_dir.join("lib").join("libzmq.a");
+    let mut files: Vec<&str> = CORRECTIONS.iter().map(|correction| correction.file).collect();
+    files.dedup();
+    for file in files {
+        let corrected = write_corrected(file, &out_dir);
+        let object = compile(&corrected, &out_dir, &sodium_include);
+        replace_object(&archive, &object, &format!("-{}", file.replace(".cpp", ".o")));
+    }
+}
+
+/// A variable that cargo, or the build script of libsodium, must have set.
+fn env_path(name: &str) -> PathBuf {
+    match env::var_os(name) {
+        Some(value) => PathBuf::from(value),
+        None => panic!("{name} is not set; was SODIUM_LIB_DIR given without its headers?"),
+    }
+}
+
+/// Appends the platform configuration to CXXFLAGS, for every later use of `cc` in this process.
+fn set_cxxflags() {
+    let mut flags = env::var("CXXFLAGS").unwrap_or_default();
+    for name in PLATFORM {
+        flags.push_str(&format!(" -D{name}=1"));
+    }
+    flags.push_str(" -DZMQ_CACHELINE_SIZE=64");
+    // Cargo shows the warnings of a path crate; those of libzmq are not ours to act on.
+    flags.push_str(" -w");
+    // SAFETY: a build script has one thread at this point.
+    unsafe { env::set_var("CXXFLAGS", flags) };
+}
+
+/// Writes a copy of the file with its corrections, beside the original tree; returns its path.
+fn write_corrected(file: &str, out_dir: &Path) -> PathBuf {
+    let original = out_dir.join("source").join("src").join(file);
+    let mut text = fs::read_to_string(&original).expect("zeromq-src leaves its sources here");
+    for correction in CORRECTIONS.iter().filter(|correction| correction.file == file) {
+        let found = text.matches(correction.before).count();
+        assert_eq!(found, 1, "{file} is not the text that its correction was written for");
+        text = text.replace(correction.before, correction.after);
+    }
+    let corrected = out_dir.join("corrected").join(file);
+    fs::create_dir_all(out_dir.join("corrected")).expect("OUT_DIR is writable");
+    fs::write(&corrected, text).expect("OUT_DIR is writable");
+    corrected
+}
+
+/// Compiles the one file as `zeromq-src` compiled the others, and returns the object.
+fn compile(file: &Path, out_dir: &Path, sodium_include: &Path) -> PathBuf {
+    let source = out_dir.join("source");
+    let mut build = cc::Build::new();
+    build
+        .cpp(true)
+        .std("c++11")
+        .include(source.join("include"))
+        .include(source.join("src"))
+        .include(source.join("external").join("sha1"))
+        .include(sodium_include)
+        // Holds the empty platform.hpp that zeromq-src wrote.
+        .include(out_dir)
+        .out_dir(out_dir.join("corrected"))
+        .file(file);
+    for (name, value) in ZEROMQ_SRC {
+        build.define(name, *value);
+    }
+    build.compile_intermediates().remove(0)
+}
+
+/// Puts `object` into `archive`, in place of the one member whose name ends in `suffix`.
+fn replace_object(archive: &Path, object: &Path, suffix: &str) {
+    let members = run_archiver(&["t"], &[archive]);
+    let members: Vec<&str> = members.lines().filter(|name| name.ends_with(suffix)).collect();
+    let [member] = members[..] else {
+        panic!("expected one member *{suffix} in {}, found {members:?}", archive.display());
+    };
+
+    // The archiver replaces a member by the name of the file.
+    let renamed = object.with_file_name(member);
+    fs::rename(object, &renamed).expect("OUT_DIR is writable");
+    run_archiver(&["rs"], &[archive, &renamed]);
+}
+
+/// Runs `ar` (the one that `cc` chose) and returns what it printed.
+fn run_archiver(operation: &[&str], files: &[&Path]) -> String {
+    let mut archiver = cc::Build::new().get_archiver();
+    let output = archiver.args(operation).args(files).output().expect("ar can be started");
+    assert!(
+        output.status.success(),
+        "ar {operation:?} failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

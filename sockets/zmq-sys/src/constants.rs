@@ -1,0 +1,182 @@
+//! The numbers of `zmq.h`, grouped as there. The manual pages explain each.
+
+/// Declares constants of one group; each is documented by its name in the manual.
+macro_rules! group {
+    ($page:literal: $($name:ident = $value:literal)*) => { $(
+        #[doc = concat!("See ", $page, ".")]
+        pub const $name: u32 = $value;
+    )* };
+}
+
+group! { "zmq_ctx_set(3)":
+    ZMQ_IO_THREADS = 1
+    ZMQ_MAX_SOCKETS = 2
+    ZMQ_SOCKET_LIMIT = 3
+    ZMQ_THREAD_PRIORITY = 3
+    ZMQ_THREAD_SCHED_POLICY = 4
+    ZMQ_MAX_MSGSZ = 5
+    ZMQ_MSG_T_SIZE = 6
+    ZMQ_THREAD_AFFINITY_CPU_ADD = 7
+    ZMQ_THREAD_AFFINITY_CPU_REMOVE = 8
+    ZMQ_THREAD_NAME_PREFIX = 9
+    ZMQ_ZERO_COPY_RECV = 10
+    ZMQ_BLOCKY = 70
+}
+
+group! { "zmq_socket(3)":
+    ZMQ_PAIR = 0
+    ZMQ_PUB = 1
+    ZMQ_SUB = 2
+    ZMQ_REQ = 3
+    ZMQ_REP = 4
+    ZMQ_DEALER = 5
+    ZMQ_ROUTER = 6
+    ZMQ_PULL = 7
+    ZMQ_PUSH = 8
+    ZMQ_XPUB = 9
+    ZMQ_XSUB = 10
+    ZMQ_STREAM = 11
+}
+
+group! { "zmq_setsockopt(3)":
+    ZMQ_AFFINITY = 4
+    ZMQ_ROUTING_ID = 5
+    ZMQ_SUBSCRIBE = 6
+    ZMQ_UNSUBSCRIBE = 7
+    ZMQ_RATE = 8
+    ZMQ_RECOVERY_IVL = 9
+    ZMQ_SNDBUF = 11
+    ZMQ_RCVBUF = 12
+    ZMQ_RCVMORE = 13
+    ZMQ_FD = 14
+    ZMQ_EVENTS = 15
+    ZMQ_TYPE = 16
+    ZMQ_LINGER = 17
+    ZMQ_RECONNECT_IVL = 18
+    ZMQ_BACKLOG = 19
+    ZMQ_RECONNECT_IVL_MAX = 21
+    ZMQ_MAXMSGSIZE = 22
+    ZMQ_SNDHWM = 23
+    ZMQ_RCVHWM = 24
+    ZMQ_MULTICAST_HOPS = 25
+    ZMQ_RCVTIMEO = 27
+    ZMQ_SNDTIMEO = 28
+    ZMQ_LAST_ENDPOINT = 32
+    ZMQ_ROUTER_MANDATORY = 33
+    ZMQ_TCP_KEEPALIVE = 34
+    ZMQ_TCP_KEEPALIVE_CNT = 35
+    ZMQ_TCP_KEEPALIVE_IDLE = 36
+    ZMQ_TCP_KEEPALIVE_INTVL = 37
+    ZMQ_IMMEDIATE = 39
+    ZMQ_XPUB_VERBOSE = 40
+    ZMQ_IPV6 = 42
+    ZMQ_MECHANISM = 43
+    ZMQ_PLAIN_SERVER = 44
+    ZMQ_PLAIN_USERNAME = 45
+    ZMQ_PLAIN_PASSWORD = 46
+    ZMQ_CURVE_SERVER = 47
+    ZMQ_CURVE_PUBLICKEY = 48
+    ZMQ_CURVE_SECRETKEY = 49
+    ZMQ_CURVE_SERVERKEY = 50
+    ZMQ_PROBE_ROUTER = 51
+    ZMQ_REQ_CORRELATE = 52
+    ZMQ_REQ_RELAXED = 53
+    ZMQ_CONFLATE = 54
+    ZMQ_ZAP_DOMAIN = 55
+    ZMQ_ROUTER_HANDOVER = 56
+    ZMQ_TOS = 57
+    ZMQ_CONNECT_ROUTING_ID = 61
+    ZMQ_GSSAPI_SERVER = 62
+    ZMQ_GSSAPI_PRINCIPAL = 63
+    ZMQ_GSSAPI_SERVICE_PRINCIPAL = 64
+    ZMQ_GSSAPI_PLAINTEXT = 65
+    ZMQ_HANDSHAKE_IVL = 66
+    ZMQ_SOCKS_PROXY = 68
+    ZMQ_XPUB_NODROP = 69
+    ZMQ_XPUB_MANUAL = 71
+    ZMQ_XPUB_WELCOME_MSG = 72
+    ZMQ_STREAM_NOTIFY = 73
+    ZMQ_INVERT_MATCHING = 74
+    ZMQ_HEARTBEAT_IVL = 75
+    ZMQ_HEARTBEAT_TTL = 76
+    ZMQ_HEARTBEAT_TIMEOUT = 77
+    ZMQ_XPUB_VERBOSER = 78
+    ZMQ_CONNECT_TIMEOUT = 79
+    ZMQ_TCP_MAXRT = 80
+    ZMQ_THREAD_SAFE = 81
+    ZMQ_USE_FD = 89
+    ZMQ_BINDTODEVICE = 92
+}
+
+// Draft options: in no release of libzmq without the draft API, and allowed to change.
+group! { "zmq_setsockopt(3), draft":
+    ZMQ_ZAP_ENFORCE_DOMAIN = 93
+    ZMQ_METADATA = 95
+    ZMQ_ROUTER_NOTIFY = 97
+    ZMQ_XPUB_MANUAL_LAST_VALUE = 98
+    ZMQ_IN_BATCH_SIZE = 101
+    ZMQ_OUT_BATCH_SIZE = 102
+    ZMQ_ONLY_FIRST_SUBSCRIBE = 108
+    ZMQ_RECONNECT_STOP = 109
+    ZMQ_HELLO_MSG = 110
+    ZMQ_DISCONNECT_MSG = 111
+    ZMQ_PRIORITY = 112
+    ZMQ_BUSY_POLL = 113
+    ZMQ_HICCUP_MSG = 114
+    ZMQ_TOPICS_COUNT = 116
+}
+
+group! { "ZMQ_ROUTER_NOTIFY in zmq_setsockopt(3)":
+    ZMQ_NOTIFY_CONNECT = 1
+    ZMQ_NOTIFY_DISCONNECT = 2
+}
+
+group! { "ZMQ_RECONNECT_STOP in zmq_setsockopt(3)":
+    ZMQ_RECONNECT_STOP_CONN_REFUSED = 1
+    ZMQ_RECONNECT_STOP_HANDSHAKE_FAILED = 2
+    ZMQ_RECONNECT_STOP_AFTER_DISCONNECT = 4
+}
+
+group! { "zmq_msg_get(3)":
+    ZMQ_MORE = 1
+    ZMQ_SRCFD = 2
+    ZMQ_SHARED = 3
+}
+
+group! { "zmq_msg_send(3)":
+    ZMQ_DONTWAIT = 1
+    ZMQ_SNDMORE = 2
+}
+
+group! { "ZMQ_MECHANISM in zmq_getsockopt(3)":
+    ZMQ_NULL = 0
+    ZMQ_PLAIN = 1
+    ZMQ_CURVE = 2
+    ZMQ_GSSAPI = 3
+}
+
+group! { "zmq_socket_monitor(3)":
+    ZMQ_EVENT_CONNECTED = 0x0001
+    ZMQ_EVENT_CONNECT_DELAYED = 0x0002
+    ZMQ_EVENT_CONNECT_RETRIED = 0x0004
+    ZMQ_EVENT_LISTENING = 0x0008
+    ZMQ_EVENT_BIND_FAILED = 0x0010
+    ZMQ_EVENT_ACCEPTED = 0x0020
+    ZMQ_EVENT_ACCEPT_FAILED = 0x0040
+    ZMQ_EVENT_CLOSED = 0x0080
+    ZMQ_EVENT_CLOSE_FAILED = 0x0100
+    ZMQ_EVENT_DISCONNECTED = 0x0200
+    ZMQ_EVENT_MONITOR_STOPPED = 0x0400
+    ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL = 0x0800
+    ZMQ_EVENT_HANDSHAKE_SUCCEEDED = 0x1000
+    ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL = 0x2000
+    ZMQ_EVENT_HANDSHAKE_FAILED_AUTH = 0x4000
+    ZMQ_EVENT_ALL = 0xFFFF
+}
+
+group! { "zmq_poll(3)":
+    ZMQ_POLLIN = 1
+    ZMQ_POLLOUT = 2
+    ZMQ_POLLERR = 4
+    ZMQ_POLLPRI = 8
+}

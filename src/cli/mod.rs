@@ -1,0 +1,138 @@
+//! The command line: what there is to say, and how answers are printed.
+
+mod call;
+mod demo;
+mod errors;
+mod graph;
+mod output;
+mod serve;
+mod show;
+mod work;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use output::{Failure, Format};
+
+/// A message broker on ZeroMQ: calls and dependency graphs for workers in any ZeroMQ binding.
+#[derive(Parser, Debug)]
+#[command(
+    name = "mpreg",
+    version,
+    about,
+    max_term_width = 100,
+    after_help = "Example: mpreg demo\n         mpreg serve & mpreg work upper -- tr a-z A-Z & \
+                  mpreg call upper hello"
+)]
+struct Cli {
+    /// How answers are printed
+    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
+    output: Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where the broker is.
+#[derive(Args, Clone, Debug)]
+struct Target {
+    /// Address of the broker's door
+    #[arg(long, default_value = "tcp://127.0.0.1:7400", value_name = "ADDRESS")]
+    broker: String,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Start a broker
+    #[command(after_help = "Example: mpreg serve --port 7400\n         \
+        mpreg serve --port 0 --output json    one line with all endpoints when ready\n         \
+        mpreg serve --bind ipc:///tmp/mpreg   sockets /tmp/mpreg.door …")]
+    Serve(serve::Serve),
+    /// See it work: a broker, workers, and a graph over the files of a folder
+    #[command(after_help = "Example: mpreg demo\n         mpreg demo --input /usr/share/doc")]
+    Demo(demo::Demo),
+    /// Make a shell command a function
+    #[command(after_help = "Example: mpreg work upper --text -- tr a-z A-Z\n         \
+        mpreg work thumb --credit 4 -- ./thumb.sh")]
+    Work(work::Work),
+    /// Call a function
+    #[command(after_help = "Example: mpreg call upper hello\n         \
+        mpreg call resize '{\"w\":64}' --kwargs '{\"keep\":true}' --timeout 5s")]
+    Call(call::Call),
+    /// Run, check or draw a graph from a JSON file
+    #[command(after_help = "Example: mpreg graph run pipeline.json\n         \
+        mpreg graph check pipeline.json --impact load\n         \
+        mpreg graph dot pipeline.json | dot -Tsvg > pipeline.svg")]
+    Graph(graph::Graph),
+    /// What the broker is doing
+    #[command(after_help = "Example: mpreg status --output json")]
+    Status(Target),
+    /// Who works here
+    #[command(after_help = "Example: mpreg workers")]
+    Workers(Target),
+    /// What can be called
+    #[command(after_help = "Example: mpreg functions")]
+    Functions(Target),
+    /// What an error code means and what to do
+    #[command(after_help = "Example: mpreg errors outcome_unknown\n         mpreg errors")]
+    Errors(errors::Errors),
+}
+
+/// Runs the program; the exit code says how it went.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let format = cli.output;
+    let outcome = match cli.command {
+        Command::Serve(serve) => serve.run(format),
+        Command::Demo(demo) => demo.run(format),
+        Command::Work(work) => work.run(format),
+        Command::Call(call) => call.run(format),
+        Command::Graph(graph) => graph.run(format),
+        Command::Status(target) => show::status(&target, format),
+        Command::Workers(target) => show::workers(&target, format),
+        Command::Functions(target) => show::functions(&target, format),
+        Command::Errors(errors) => errors.run(format),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.print(format),
+    }
+}
+
+/// A runtime for commands that talk to a broker.
+fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new("no_runtime", error.to_string()))?;
+    runtime.block_on(future)
+}
+
+/// Reads a duration such as `250ms`, `5s`, `2m`; a bare number is seconds.
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    let (digits, unit_ms) = match text {
+        text if text.ends_with("ms") => (&text[..text.len() - 2], 1.0),
+        text if text.ends_with('s') => (&text[..text.len() - 1], 1e3),
+        text if text.ends_with('m') => (&text[..text.len() - 1], 6e4),
+        text if text.ends_with('h') => (&text[..text.len() - 1], 3.6e6),
+        text => (text, 1e3),
+    };
+    match digits.parse::<f64>() {
+        Ok(number) if number > 0.0 && number.is_finite() => {
+            Ok(std::time::Duration::from_millis((number * unit_ms).ceil() as u64))
+        }
+        _ => Err("a duration is a number with ms, s, m or h, such as 250ms or 5s".into()),
+    }
+}
+
+/// Reads a file, or standard input for `-`.
+fn read_input(path: &PathBuf) -> Result<String, Failure> {
+    let read = if path.as_os_str() == "-" {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::read_to_string(path)
+    };
+    read.map_err(|error| Failure::new("cannot_read", format!("{}: {error}", path.display())))
+}

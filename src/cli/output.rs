@@ -1,0 +1,116 @@
+//! Tables for people, JSON for programs, and failures in both.
+#![expect(clippy::print_stdout, reason = "this is where the command line prints")]
+
+use std::process::ExitCode;
+
+use mpreg_patterns::base::Refusal;
+use serde_json::{Value as Json, json};
+
+/// How answers are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Format {
+    /// For people
+    Table,
+    /// One JSON value
+    Json,
+    /// Nothing but the exit code
+    Quiet,
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug)]
+pub(super) struct Failure {
+    code: String,
+    message: String,
+    detail: Option<Json>,
+    exit: u8,
+}
+
+impl Failure {
+    pub(super) fn new(code: &str, message: impl Into<String>) -> Self {
+        Self { code: code.into(), message: message.into(), detail: None, exit: 1 }
+    }
+
+    /// Adds what a program may want to know beside code and message.
+    pub(super) fn with(self, detail: Json) -> Self {
+        Self { detail: Some(detail), ..self }
+    }
+
+    /// Prints to standard error, JSON where that was asked for, and gives the exit code.
+    pub(super) fn print(&self, format: Format) -> ExitCode {
+        match format {
+            Format::Json => {
+                let mut error = json!({ "code": self.code, "message": self.message });
+                if let Some(detail) = &self.detail {
+                    error["detail"] = detail.clone();
+                }
+                eprintln!("{}", json!({ "error": error }));
+            }
+            Format::Table => {
+                eprintln!("error: {} ({})", self.message, self.code);
+                if mpreg_patterns::base::Code::find(&self.code).is_some() {
+                    eprintln!("       `mpreg errors {}` says what to do", self.code);
+                }
+            }
+            Format::Quiet => {}
+        }
+        ExitCode::from(self.exit)
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let detail = json!({
+            "culprit": refusal.culprit.as_str(),
+            "retry": refusal.retry,
+            "field": refusal.field.as_deref(),
+        });
+        Self::new(&refusal.code, refusal.message.to_string()).with(detail)
+    }
+}
+
+impl From<mpreg_sockets::client::Error> for Failure {
+    fn from(error: mpreg_sockets::client::Error) -> Self {
+        match error {
+            mpreg_sockets::client::Error::Refused(refusal) => (*refusal).into(),
+            other => Self::new("no_broker", other.to_string()),
+        }
+    }
+}
+
+/// Prints one JSON value as it is.
+pub(super) fn json_line(value: &Json) {
+    println!("{value}");
+}
+
+/// Prints a line for people.
+pub(super) fn line(text: &str) {
+    println!("{text}");
+}
+
+/// Prints rows under a heading, columns lined up.
+pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain([heading[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..heading.len()).map(width).collect();
+    let print = |cells: Vec<&str>| {
+        let padded = cells.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}"));
+        println!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
+    };
+    print(heading.to_vec());
+    for row in rows {
+        print(row.iter().map(String::as_str).collect());
+    }
+}
+
+/// A JSON value as a cell: strings without quotes, lists with commas.
+pub(super) fn cell(value: &Json) -> String {
+    match value {
+        Json::Null => "-".into(),
+        Json::String(text) => text.clone(),
+        Json::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
+}

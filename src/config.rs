@@ -1,0 +1,254 @@
+//! File and flags become one checked configuration.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+use mpreg_patterns::base::Limits;
+use serde::Deserialize;
+
+/// Port of the door unless another is asked for.
+pub const DEFAULT_PORT: u16 = 7400;
+
+/// How a broker is to run. The keys of the TOML file have the same names.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Port of the door; 0 lets the system pick one.
+    pub port: u16,
+    /// Address to bind: an IP address, or `ipc:///path/x` for sockets `x.door`.
+    pub bind: String,
+    /// Folder for what outlives the process; made if it is missing.
+    pub data: Option<PathBuf>,
+    /// Allows a `bind` that other machines can reach, which nothing protects yet.
+    pub insecure: bool,
+    /// Name of this broker; made up once and kept in the data folder if missing.
+    pub node: Option<String>,
+    /// How long a broker that was told to stop waits for what is in flight, milliseconds.
+    pub drain_ms: u64,
+    /// Bounds that differ from their defaults.
+    pub limits: LimitsConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            port: DEFAULT_PORT,
+            bind: Ipv4Addr::LOCALHOST.to_string(),
+            data: None,
+            insecure: false,
+            node: None,
+            drain_ms: 10_000,
+            limits: LimitsConfig::default(),
+        }
+    }
+}
+
+macro_rules! limits {
+    ($($(#[$doc:meta])* $name:ident: $type:ty,)*) => {
+        /// The `[limits]` table: what is absent keeps its default.
+        #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct LimitsConfig { $($(#[$doc])* pub $name: Option<$type>,)* }
+
+        impl LimitsConfig {
+            /// The defaults, changed by what is set.
+            #[must_use]
+            pub fn apply(&self) -> Limits {
+                let mut limits = Limits::default();
+                $(if let Some(value) = self.$name { limits.$name = value; })*
+                limits
+            }
+
+            fn zero(&self) -> Option<&'static str> {
+                $(if self.$name == Some(0) { return Some(stringify!($name)); })*
+                None
+            }
+        }
+    };
+}
+
+limits! {
+    /// Requests in flight on one connection.
+    calls_per_peer: usize,
+    /// Calls and steps in flight in the whole broker.
+    calls: usize,
+    /// Largest credit window of a worker.
+    credit: u32,
+    /// Functions in one offer.
+    functions_per_offer: usize,
+    /// Steps in one graph.
+    steps: usize,
+    /// Bytes of graphs one connection may have in the broker.
+    graph_bytes: usize,
+    /// Steps of one graph with workers, or waiting for one, at once.
+    graph_window: usize,
+    /// Longest silence between the parts of a graph, milliseconds.
+    graph_part_ms: u64,
+    /// How often a peer should repeat its offer, milliseconds.
+    refresh_ms: u64,
+    /// Bytes that may wait for one stalled peer.
+    outbox_bytes: usize,
+    /// Connections known at once.
+    peers: usize,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {why}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        why: String,
+    },
+    /// The file is not what it should be.
+    #[error("{path}: {why}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        why: String,
+    },
+    /// A key has a value it cannot have.
+    #[error("{key}: {why}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What is wrong with its value, and what to do.
+        why: String,
+    },
+}
+
+/// Where the door is bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bind {
+    /// An IP address and the port of the door.
+    Tcp(IpAddr, u16),
+    /// The common beginning of the sockets' paths.
+    Ipc(PathBuf),
+}
+
+impl Bind {
+    /// The address to give to ZeroMQ for the door.
+    #[must_use]
+    pub fn door(&self) -> String {
+        match self {
+            Self::Tcp(ip, 0) => format!("tcp://{}:*", host(*ip)),
+            Self::Tcp(ip, port) => format!("tcp://{}:{port}", host(*ip)),
+            Self::Ipc(path) => format!("ipc://{}.door", path.display()),
+        }
+    }
+}
+
+fn host(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}
+
+impl Config {
+    /// Reads a TOML file and checks it.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let config = Self::parse(path)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Reads a TOML file. Unknown keys are refused by name.
+    pub fn parse(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Read { path: path.to_owned(), why: error.to_string() })?;
+        toml::from_str(&text).map_err(|error| ConfigError::Parse {
+            path: path.to_owned(),
+            why: error.to_string().trim().to_owned(),
+        })
+    }
+
+    /// Refuses values that cannot work.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if let Some(key) = self.limits.zero() {
+            return Err(ConfigError::Value { key, why: "must be above 0".into() });
+        }
+        self.endpoint().map(|_| ())
+    }
+
+    /// Where the door is to be bound.
+    pub fn endpoint(&self) -> Result<Bind, ConfigError> {
+        let wrong = |why: String| ConfigError::Value { key: "bind", why };
+        if let Some(path) = self.bind.strip_prefix("ipc://") {
+            if path.is_empty() {
+                return Err(wrong("ipc:// needs a path".into()));
+            }
+            return Ok(Bind::Ipc(path.into()));
+        }
+        let text = self.bind.strip_prefix("tcp://").unwrap_or(&self.bind);
+        let ip: IpAddr = text.trim_matches(['[', ']']).parse().map_err(|_| {
+            wrong(format!("{} is neither an IP address nor ipc:///path; try 127.0.0.1", self.bind))
+        })?;
+        if !ip.is_loopback() && !self.insecure {
+            let why = format!(
+                "{ip} can be reached from other machines and nothing protects the broker yet; \
+                 add --insecure if the network is trusted"
+            );
+            return Err(wrong(why));
+        }
+        Ok(Bind::Tcp(ip, self.port))
+    }
+
+    /// The data folder: what was asked for, else the user's.
+    #[must_use]
+    pub fn data_dir(&self) -> PathBuf {
+        if let Some(path) = &self.data {
+            return path.clone();
+        }
+        let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+        let base = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(home);
+        base.unwrap_or_else(std::env::temp_dir).join("mpreg")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mpreg.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::read(&path).map_err(|error| error.to_string())
+    }
+
+    #[rstest]
+    #[case::unknown_key("prot = 1", "unknown field `prot`")]
+    #[case::unknown_limit("[limits]\nspeed = 1", "unknown field `speed`")]
+    #[case::wrong_type("port = \"x\"", "invalid type")]
+    #[case::zero_limit("[limits]\ncalls = 0", "calls: must be above 0")]
+    #[case::foreign_bind("bind = \"0.0.0.0\"", "add --insecure")]
+    #[case::no_address("bind = \"home\"", "neither an IP address nor ipc:///path")]
+    fn refused(#[case] text: &str, #[case] message: &str) {
+        let error = parse(text).unwrap_err();
+        assert!(error.contains(message), "{error}");
+    }
+
+    #[rstest]
+    #[case("", "tcp://127.0.0.1:7400")]
+    #[case("port = 0", "tcp://127.0.0.1:*")]
+    #[case("bind = \"::1\"\nport = 7", "tcp://[::1]:7")]
+    #[case("bind = \"0.0.0.0\"\ninsecure = true", "tcp://0.0.0.0:7400")]
+    #[case("bind = \"ipc:///run/m\"", "ipc:///run/m.door")]
+    fn door(#[case] text: &str, #[case] address: &str) {
+        assert_eq!(parse(text).unwrap().endpoint().unwrap().door(), address);
+    }
+
+    #[test]
+    fn limits_change_what_they_name_only() {
+        let config = parse("[limits]\ncalls_per_peer = 7").unwrap();
+        let limits = config.limits.apply();
+        assert_eq!(limits, Limits { calls_per_peer: 7, ..Limits::default() });
+    }
+}

@@ -1,0 +1,495 @@
+//! The thread that owns the sockets and the rules: poll, read, decide, write, sleep.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use mpreg_patterns::base::limits::COALESCE_BYTES;
+use mpreg_patterns::base::{Code, Limits, Out, PeerId, Refusal, RunId, Time};
+use mpreg_patterns::node::{self, Node, error_reply};
+use mpreg_patterns::ops::{Reply, Request};
+use mpreg_patterns::outbox::{self, Outbox};
+use mpreg_sockets::envelope;
+use mpreg_sockets::router::{Incoming, Prefix, Router, Sent};
+use mpreg_sockets::session::{Parcel, Refused, Session};
+use serde_json::json;
+
+/// Messages read before anything is answered: bounds both latency and memory of a turn.
+const MESSAGES_PER_TURN: usize = 1_024;
+/// How often peers are looked after and gauges refreshed.
+const SWEEP: Duration = Duration::from_secs(1);
+
+const RUN: u8 = 0;
+const DRAIN: u8 = 1;
+const END: u8 = 2;
+
+/// How other threads tell the core what to do.
+pub(crate) struct Control {
+    state: AtomicU8,
+    bell: Mutex<zmq::Socket>,
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl Control {
+    /// The handle, and the socket on which the core hears it.
+    pub(crate) fn new(context: &zmq::Context) -> Result<(Arc<Self>, zmq::Socket), zmq::Error> {
+        let (bell, ear) = (context.socket(zmq::PAIR)?, context.socket(zmq::PAIR)?);
+        bell.set_linger(0)?;
+        ear.set_linger(0)?;
+        ear.bind("inproc://control")?;
+        bell.connect("inproc://control")?;
+        Ok((Arc::new(Self { state: AtomicU8::new(RUN), bell: Mutex::new(bell) }), ear))
+    }
+
+    pub(crate) fn drain(&self) {
+        self.tell(DRAIN);
+    }
+
+    pub(crate) fn end(&self) {
+        self.tell(END);
+    }
+
+    fn tell(&self, state: u8) {
+        self.state.fetch_max(state, Ordering::AcqRel);
+        let bell = self.bell.lock().unwrap_or_else(PoisonError::into_inner);
+        // The ear may be full of rings or gone: either way the core will see the state.
+        let _ = bell.send("", zmq::DONTWAIT);
+    }
+}
+
+struct Peer {
+    id: PeerId,
+    routing_id: Box<[u8]>,
+    session: Session,
+    dirty: bool,
+}
+
+/// What is counted beside what the rules count.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+struct Traffic {
+    messages_in: u64,
+    messages_out: u64,
+    bad_messages: u64,
+    replies_dropped: u64,
+    peers_refused: u64,
+}
+
+/// Everything the core's thread owns.
+pub(crate) struct Core {
+    node: Node,
+    limits: Limits,
+    peers: Vec<Option<Box<Peer>>>,
+    generations: Vec<u32>,
+    free: Vec<u32>,
+    by_routing_id: HashMap<Box<[u8]>, u32>,
+    dirty: Vec<u32>,
+    outbox: Outbox<Parcel>,
+    out: Out<node::Output>,
+    outbox_out: Out<outbox::Output<Parcel>>,
+    traffic: Traffic,
+    started: Instant,
+    control: Arc<Control>,
+    drain: Duration,
+    routing_id: zmq::Message,
+    router: Router,
+    ear: zmq::Socket,
+}
+
+impl Core {
+    pub(crate) fn new(
+        router: Router,
+        ear: zmq::Socket,
+        control: Arc<Control>,
+        node: Node,
+        limits: Limits,
+        drain: Duration,
+    ) -> Self {
+        Self {
+            node,
+            outbox: Outbox::new(limits.outbox_bytes),
+            limits,
+            peers: Vec::new(),
+            generations: Vec::new(),
+            free: Vec::new(),
+            by_routing_id: HashMap::new(),
+            dirty: Vec::new(),
+            out: Out::new(),
+            outbox_out: Out::new(),
+            traffic: Traffic::default(),
+            started: Instant::now(),
+            control,
+            drain,
+            routing_id: zmq::Message::new(),
+            router,
+            ear,
+        }
+    }
+
+    fn now(&self) -> Time {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Time { mono_ns: self.started.elapsed().as_nanos() as u64, wall_ms: wall.as_millis() as u64 }
+    }
+
+    /// Runs until told to end, or until a drain is through.
+    pub(crate) fn run(mut self) {
+        let mut next_sweep = Instant::now() + SWEEP;
+        let mut drain_until = None;
+        loop {
+            let now = self.now();
+            let more = self.read(now);
+            self.tick(now);
+            self.write(now);
+            match self.control.state.load(Ordering::Acquire) {
+                RUN => {}
+                DRAIN => {
+                    let until = *drain_until.get_or_insert_with(|| Instant::now() + self.drain);
+                    if self.drained(now) || Instant::now() >= until {
+                        break;
+                    }
+                }
+                _ => break,
+            }
+            if Instant::now() >= next_sweep {
+                self.sweep(now);
+                next_sweep = Instant::now() + SWEEP;
+            }
+            if !more {
+                self.sleep(next_sweep);
+            }
+        }
+    }
+
+    /// Reads what is waiting, up to a bound. True when more may be waiting.
+    fn read(&mut self, now: Time) -> bool {
+        for _ in 0..MESSAGES_PER_TURN {
+            let mut routing_id = std::mem::replace(&mut self.routing_id, zmq::Message::new());
+            let received = self.router.receive(&mut routing_id);
+            match received {
+                Ok(Some(incoming)) => self.incoming(now, &routing_id, incoming),
+                Ok(None) => {
+                    self.routing_id = routing_id;
+                    return false;
+                }
+                Err(error) => {
+                    log::error!("reading the door failed: {error}");
+                    self.routing_id = routing_id;
+                    return false;
+                }
+            }
+            self.routing_id = routing_id;
+        }
+        true
+    }
+
+    fn incoming(&mut self, now: Time, routing_id: &[u8], incoming: Incoming) {
+        match incoming {
+            Incoming::Connected => {
+                // Under a routing id that is known, an earlier life has been replaced.
+                self.disconnected(now, routing_id);
+                self.connected(routing_id);
+            }
+            Incoming::Disconnected => self.disconnected(now, routing_id),
+            Incoming::Message { is_req, prefix, body, frames } => {
+                self.traffic.messages_in += 1;
+                let known = self.by_routing_id.get(routing_id).copied();
+                match known.or_else(|| self.connected(routing_id)) {
+                    Some(slot) => self.message(now, slot, is_req, prefix, &body, frames),
+                    None => self.turn_away(routing_id, prefix),
+                }
+            }
+        }
+    }
+
+    /// Makes room for a peer, if there is any.
+    fn connected(&mut self, routing_id: &[u8]) -> Option<u32> {
+        if self.by_routing_id.len() >= self.limits.peers {
+            return None;
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.peers.push(None);
+            self.generations.push(0);
+            self.peers.len() as u32 - 1
+        });
+        self.generations[slot as usize] += 1;
+        let id = PeerId { slot, generation: self.generations[slot as usize] };
+        let session = Session::default();
+        let routing_id: Box<[u8]> = routing_id.into();
+        self.by_routing_id.insert(routing_id.clone(), slot);
+        self.peers[slot as usize] = Some(Box::new(Peer { id, routing_id, session, dirty: false }));
+        Some(slot)
+    }
+
+    /// Answers a peer there is no room for.
+    fn turn_away(&mut self, routing_id: &[u8], prefix: Prefix) {
+        self.traffic.peers_refused += 1;
+        let message = format!("{} peers are connected", self.limits.peers);
+        let reply = error_reply(None, None, Refusal::new(Code::Busy, message));
+        if let Ok(message) = envelope::lone(envelope::Encoding::Json, &reply) {
+            let _ = self.router.send(routing_id, prefix, &message.body, &message.frames);
+        }
+    }
+
+    fn disconnected(&mut self, now: Time, routing_id: &[u8]) {
+        if let Some(slot) = self.by_routing_id.get(routing_id).copied() {
+            self.gone(now, slot);
+        }
+    }
+
+    /// Ends a connection's life: what it offered and asked for goes with it.
+    fn gone(&mut self, now: Time, slot: u32) {
+        let Some(mut peer) = self.peers[slot as usize].take() else { return };
+        self.by_routing_id.remove(&peer.routing_id);
+        self.free.push(slot);
+        let mut unsent = peer.session.unsent();
+        self.outbox.handle(now, outbox::Input::Gone { peer: peer.id }, &mut self.outbox_out);
+        for output in self.outbox_out.drain() {
+            if let outbox::Output::Unsent { runs, .. } = output {
+                unsent.extend(runs);
+            }
+        }
+        let gone = node::Input::Gone { peer: peer.id, unsent };
+        self.node.handle(now, gone, &mut self.out);
+    }
+
+    fn message(
+        &mut self,
+        now: Time,
+        slot: u32,
+        is_req: bool,
+        prefix: Prefix,
+        body: &bytes::Bytes,
+        frames: Vec<bytes::Bytes>,
+    ) {
+        let Some(peer) = self.peers[slot as usize].as_mut() else { return };
+        let id = peer.id;
+        if self.outbox.is_stalled(id) {
+            self.outbox.handle(now, outbox::Input::Spoke { peer: id }, &mut self.outbox_out);
+        }
+        peer.session.begin(is_req, prefix);
+        let (node, out, session) = (&mut self.node, &mut self.out, &mut peer.session);
+        let traffic = &mut self.traffic;
+        let decoded = envelope::decode(body, frames, &self.limits, &mut |item| {
+            match session.admit(item) {
+                Ok(request) => {
+                    node.handle(now, node::Input::Request { peer: id, request }, out);
+                }
+                Err(refused) => {
+                    let Refused { reply, run } = *refused;
+                    traffic.bad_messages += 1;
+                    if let Some((run, error)) = run {
+                        // The run will get no other outcome than this failure to tell it.
+                        let request = Request::Failed { run, error };
+                        node.handle(now, node::Input::Request { peer: id, request }, out);
+                    }
+                    out.push(node::Output { to: id, reply });
+                }
+            }
+        });
+        match decoded {
+            Ok(decoded) => session.heard(&decoded),
+            Err(refusal) => {
+                traffic.bad_messages += 1;
+                session.unreadable();
+                out.push(node::Output { to: id, reply: error_reply(None, None, refusal) });
+            }
+        }
+        self.encode(now);
+    }
+
+    /// Writes what was decided into the buffers of the peers it is for.
+    fn encode(&mut self, now: Time) {
+        while !self.out.is_empty() {
+            let mut out = std::mem::take(&mut self.out);
+            for node::Output { to, reply } in out.drain() {
+                self.encode_one(now, to, &reply);
+            }
+            if self.out.is_empty() {
+                self.out = out;
+            }
+        }
+    }
+
+    fn encode_one(&mut self, now: Time, to: PeerId, reply: &Reply) {
+        let peer = self.peers.get_mut(to.slot as usize).and_then(Option::as_deref_mut);
+        let Some(peer) = peer.filter(|peer| peer.id == to) else {
+            if let Reply::Run(run) = reply {
+                self.unsent(now, run.id, None);
+            }
+            return;
+        };
+        if let Err(refusal) = peer.session.push(reply) {
+            return self.unencodable(now, to, reply, refusal);
+        }
+        if !peer.dirty {
+            peer.dirty = true;
+            self.dirty.push(to.slot);
+        }
+        if peer.session.waiting_bytes() >= COALESCE_BYTES {
+            self.flush(now, to.slot);
+        }
+    }
+
+    /// The receiver's encoding cannot hold a value: whoever sent it is told instead.
+    fn unencodable(&mut self, now: Time, to: PeerId, reply: &Reply, refusal: Refusal) {
+        let id = match reply {
+            Reply::Run(run) => return self.unsent(now, run.id, Some(refusal)),
+            Reply::Result { id, .. } => Some(id.clone()),
+            Reply::Graph(graph) => Some(graph.id.clone()),
+            _ => None,
+        };
+        self.out.push(node::Output { to, reply: error_reply(id, None, refusal) });
+    }
+
+    fn unsent(&mut self, now: Time, run: RunId, refusal: Option<Refusal>) {
+        self.node.handle(now, node::Input::Unsent { run, refusal }, &mut self.out);
+    }
+
+    /// Does what is due.
+    fn tick(&mut self, now: Time) {
+        if self.node.wake_at().is_some_and(|at| at <= now.mono_ns) {
+            self.node.tick(now, &mut self.out);
+            self.encode(now);
+        }
+        if self.outbox.wake_at().is_some_and(|at| at <= now.mono_ns) {
+            self.outbox.tick(now, &mut self.outbox_out);
+        }
+    }
+
+    /// Hands everything over that waits to be sent.
+    fn write(&mut self, now: Time) {
+        loop {
+            self.post(now);
+            let Some(slot) = self.dirty.pop() else { break };
+            self.flush(now, slot);
+        }
+    }
+
+    fn flush(&mut self, now: Time, slot: u32) {
+        let Some(peer) = self.peers[slot as usize].as_mut() else { return };
+        peer.dirty = false;
+        let id = peer.id;
+        while let Some(parcel) = self.peers[slot as usize].as_mut().and_then(|p| p.session.take()) {
+            let push = outbox::Input::Push { peer: id, parcel };
+            self.outbox.handle(now, push, &mut self.outbox_out);
+            self.post(now);
+        }
+    }
+
+    /// Does what the outbox asks for.
+    fn post(&mut self, now: Time) {
+        while !self.outbox_out.is_empty() {
+            let mut outputs = std::mem::take(&mut self.outbox_out);
+            for output in outputs.drain() {
+                match output {
+                    outbox::Output::Send { peer, parcel } => self.send(now, peer, parcel),
+                    outbox::Output::Full { parcel, .. } => self.full(now, parcel),
+                    outbox::Output::Unsent { runs, .. } => {
+                        runs.into_iter().for_each(|run| self.unsent(now, run, None));
+                    }
+                }
+            }
+            if self.outbox_out.is_empty() {
+                self.outbox_out = outputs;
+            }
+            self.encode(now);
+        }
+    }
+
+    fn send(&mut self, now: Time, id: PeerId, parcel: Parcel) {
+        let peer = self.peers[id.slot as usize].as_deref_mut().filter(|peer| peer.id == id);
+        let Some(peer) = peer else { return };
+        let (body, frames) = (parcel.body(), parcel.frames());
+        match self.router.send(&peer.routing_id, parcel.prefix(), body, frames) {
+            Ok(Sent::Done) => {
+                self.traffic.messages_out += 1;
+                if self.outbox.is_stalled(id) {
+                    self.outbox.handle(now, outbox::Input::Sent { peer: id }, &mut self.outbox_out);
+                }
+            }
+            Ok(Sent::Blocked) => {
+                let blocked = outbox::Input::Blocked { peer: id, parcel };
+                self.outbox.handle(now, blocked, &mut self.outbox_out);
+            }
+            Ok(Sent::Unreachable) => {
+                peer.session.put_back(parcel);
+                self.gone(now, id.slot);
+            }
+            Err(error) => {
+                log::error!("sending to {id} failed: {error}");
+                peer.session.put_back(parcel);
+                self.gone(now, id.slot);
+            }
+        }
+    }
+
+    /// Too much waits for a peer: its runs go elsewhere, its replies are dropped and counted.
+    fn full(&mut self, now: Time, mut parcel: Parcel) {
+        use outbox::Parcel as _;
+        self.traffic.replies_dropped += parcel.replies();
+        for run in parcel.take_runs() {
+            self.unsent(now, run, None);
+        }
+    }
+
+    /// Looks for peers that are gone without a word, and refreshes the gauges.
+    fn sweep(&mut self, now: Time) {
+        let gone: Vec<u32> = self
+            .peers
+            .iter()
+            .flatten()
+            .filter(|peer| !self.router.has_peer(&peer.routing_id))
+            .map(|peer| peer.id.slot)
+            .collect();
+        for slot in gone {
+            self.gone(now, slot);
+        }
+        let (stalled_peers, waiting_bytes) = self.outbox.load();
+        self.node.set_gauges(json!({
+            "peers": self.by_routing_id.len(),
+            "stalled_peers": stalled_peers,
+            "waiting_bytes": waiting_bytes,
+            "traffic": self.traffic,
+            "resident_bytes": resident_bytes(),
+        }));
+        self.encode(now);
+        self.write(now);
+    }
+
+    /// Tells everybody once, then says whether nothing is in flight any more.
+    fn drained(&mut self, now: Time) -> bool {
+        if !self.node.is_draining() {
+            self.node.handle(now, node::Input::Drain, &mut self.out);
+            self.encode(now);
+            self.write(now);
+        }
+        self.node.is_idle() && self.outbox.load().0 == 0
+    }
+
+    /// Waits for a message, a deadline, or another thread.
+    fn sleep(&self, next_sweep: Instant) {
+        let now_ns = self.started.elapsed().as_nanos() as u64;
+        let due = [self.node.wake_at(), self.outbox.wake_at()].into_iter().flatten().min();
+        let sweep = next_sweep.saturating_duration_since(Instant::now());
+        let wait_ns = due.map_or(u64::MAX, |due| due.saturating_sub(now_ns));
+        // Rounded up: a wait that ends a moment early would only begin again.
+        let wait_ms = wait_ns.div_ceil(1_000_000).min(sweep.as_millis() as u64 + 1);
+        let mut items = [self.router.poll_item(), self.ear.as_poll_item(zmq::POLLIN)];
+        let _ = zmq::poll(&mut items, wait_ms as i64);
+        if items[1].is_readable() {
+            let _ = self.ear.recv_bytes(zmq::DONTWAIT);
+        }
+    }
+}
+
+/// Memory the process holds, as the system counts it; 0 where it does not say.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
+}

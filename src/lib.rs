@@ -1,0 +1,10 @@
+//! The mpreg process: where the rules of `mpreg-patterns` meet the sockets of `mpreg-sockets`.
+//!
+//! In reading order: [`broker`] (start and stop), [`config`] (file and flags), [`cli`] (commands).
+
+pub mod broker;
+pub mod cli;
+pub mod config;
+pub mod signals;
+
+mod core;

@@ -121,6 +121,11 @@ impl Driver {
             if self.lane.is_closed() && self.waiting.is_empty() {
                 return self.end();
             }
+            if self.is_ready() {
+                // Whoever got an answer may go on before more is read.
+                tokio::task::yield_now().await;
+                continue;
+            }
             let lane = self.lane.clone();
             tokio::select! {
                 biased;
@@ -131,6 +136,13 @@ impl Driver {
                 _ = sweep.tick() => self.sweep(),
             }
         }
+    }
+
+    /// Whether ZeroMQ has more to give or room to take. Sending may have noticed what came in
+    /// meanwhile, and the descriptor does not tell of it again.
+    fn is_ready(&self) -> bool {
+        let events = self.watched.socket().get_events().unwrap_or(zmq::PollEvents::empty());
+        events.contains(zmq::POLLIN) || events.contains(zmq::POLLOUT) && !self.waiting.is_empty()
     }
 
     /// Nobody will get an answer any more.

@@ -109,6 +109,14 @@ const CORRECTIONS: &[Correction] = &[
         before: "    zmq_assert (_input_stopped);\n",
         after: "    if (unlikely (!_input_stopped))\n        return true;\n",
     },
+    // ZMTP 3.0 has no PING, so a peer that speaks it (the pure-Rust `zeromq` crate) takes one for
+    // nonsense and hangs up. Such a peer gets no heartbeats, as if their timer were set already;
+    // 3.1, which libzmq speaks since 4.2, has them.
+    Correction {
+        file: "zmtp_engine.cpp",
+        before: "bool zmq::zmtp_engine_t::handshake_v3_0 ()\n{\n",
+        after: "bool zmq::zmtp_engine_t::handshake_v3_0 ()\n{\n    _has_heartbeat_timer = true;\n",
+    },
 ];
 
 fn main() {

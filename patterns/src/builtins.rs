@@ -76,7 +76,8 @@ fn is_empty(array: &Value) -> bool {
     cursor.array().and_then(|mut state| cursor.item(&mut state)).is_ok_and(|more| !more)
 }
 
-/// Goes over the keyword arguments; a name that `take` does not know is refused.
+/// Goes over the keyword arguments; a name that `take` does not know is refused, and `null` is as
+/// good as leaving one out.
 fn kwargs(
     call: &Call,
     mut take: impl FnMut(&str, &mut Cursor<'_>) -> Result<bool, Refusal>,
@@ -86,6 +87,9 @@ fn kwargs(
     let mut cursor = Cursor::of(kwargs);
     let mut map = cursor.map().map_err(bad)?;
     while let Some(key) = cursor.key(&mut map).map_err(bad)? {
+        if cursor.null().map_err(bad)? {
+            continue;
+        }
         if !take(&key, &mut cursor)? {
             let message = format!("{} takes no {key}", call.fun);
             return Err(Refusal::field(Code::BadArgs, &key, message));

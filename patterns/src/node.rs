@@ -2,14 +2,18 @@
 //!
 //! Wiring only: a rule that belongs to one system is not here.
 
+mod builtin;
 #[cfg(test)]
 pub(crate) mod script;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use serde_json::{Value as Json, json};
 use smol_str::SmolStr;
 
+use crate::base::limits::DEFAULT_TIMEOUT_MS;
 use crate::base::{Code, Ids, Limits, Map, Out, PeerId, Refusal, RunId, Time};
 use crate::graph::{self, Graphs};
 use crate::ops::{Call, GraphPart, GraphReply, Hello, Offer, ProgressReply, Reply, Request};
@@ -43,6 +47,8 @@ pub enum Input {
     },
     /// The broker is going down.
     Drain,
+    /// It goes down now: what is in flight gets its outcome.
+    End,
 }
 
 /// What the broker wants done: one message to one peer.
@@ -111,12 +117,22 @@ impl Node {
     pub fn handle(&mut self, now: Time, input: Input, out: &mut Out<Output>) {
         self.started_ms.get_or_insert(now.wall_ms);
         match input {
-            Input::Request { peer, request } => self.request(now, peer, request, out),
+            Input::Request { peer, request } => {
+                self.request(now, peer, request, out);
+                // Afterwards: it may have said that it takes less.
+                if self.rpc.any_stalled() {
+                    self.rpc.handle(now, rpc::Input::Spoke { peer }, &mut self.rpc_out);
+                }
+            }
             Input::Gone { peer, unsent } => self.gone(now, peer, unsent),
             Input::Unsent { run, refusal } => {
                 self.rpc.handle(now, rpc::Input::Unsent { run, refusal }, &mut self.rpc_out);
             }
             Input::Drain => self.drain(now, out),
+            Input::End => {
+                self.graphs.handle(now, graph::Input::End, &mut self.graph_out);
+                self.rpc.handle(now, rpc::Input::End, &mut self.rpc_out);
+            }
         }
         self.settle(now, out);
     }
@@ -146,6 +162,21 @@ impl Node {
         self.requests.is_empty() && self.rpc.in_flight() == 0 && self.graphs.in_flight() == 0
     }
 
+    /// Whether a connection has runs in hand.
+    #[must_use]
+    pub fn has_runs(&self, peer: PeerId) -> bool {
+        !self.rpc.in_hand(peer).is_empty()
+    }
+
+    /// The run a connection has in hand, if it is the only one.
+    #[must_use]
+    pub fn only_run(&self, peer: PeerId) -> Option<RunId> {
+        match self.rpc.in_hand(peer) {
+            &[call] => self.rpc.run_of(call),
+            _ => None,
+        }
+    }
+
     /// Whether it takes nothing new.
     #[must_use]
     pub const fn is_draining(&self) -> bool {
@@ -159,9 +190,6 @@ impl Node {
     }
 
     fn request(&mut self, now: Time, peer: PeerId, request: Request, out: &mut Out<Output>) {
-        if self.rpc.any_stalled() {
-            self.rpc.handle(now, rpc::Input::Spoke { peer }, &mut self.rpc_out);
-        }
         let rpc_input = match request {
             Request::Call(call) => return self.call(now, peer, call, out),
             Request::Result { run, body } => rpc::Input::Result { peer, run, outcome: Ok(body) },
@@ -169,7 +197,7 @@ impl Node {
             Request::Progress { run, percent, note } => {
                 rpc::Input::Progress { peer, run, percent, note }
             }
-            Request::Graph(part) => return self.graph(now, peer, part, out),
+            Request::Graph(part) => return self.graph(now, peer, *part, out),
             Request::Cancel { id } => return self.cancel(now, peer, &id),
             Request::Offer(offer) => return self.offer(now, peer, offer),
             Request::Hello(hello) => return self.hello(peer, hello, out),
@@ -207,26 +235,21 @@ impl Node {
         self.rpc.handle(now, rpc::Input::Offer { peer, offer }, &mut self.rpc_out);
     }
 
-    fn call(&mut self, now: Time, peer: PeerId, call: Call, out: &mut Out<Output>) {
+    fn call(&mut self, now: Time, peer: PeerId, call: Arc<Call>, out: &mut Out<Output>) {
         let track = call.track.or_else(|| call.progress.then(|| self.ids.next(now)));
         let key = match self.requests.begin(peer, &call.id, track) {
             Ok(key) => key,
-            Err(error) => return send(out, peer, error_reply(Some(call.id), Some("call"), error)),
+            Err(error) => {
+                return send(out, peer, error_reply(Some(call.id.clone()), Some("call"), error));
+            }
         };
+        let origin = Origin::Request(key);
         if call.fun.starts_with("mpreg.") {
-            return self.builtin(now, Origin::Request(key), peer, call, out);
+            return self.builtin(now, origin, peer, &call, out);
         }
-        let timeout_ms = call.options.timeout_ms.unwrap_or(crate::base::limits::DEFAULT_TIMEOUT_MS);
-        let submit = rpc::Submit {
-            origin: Origin::Request(key),
-            fun: call.fun,
-            args: call.args,
-            kwargs: call.kwargs,
-            frames: call.frames,
-            options: call.options,
-            deadline_ns: now.mono_ns.saturating_add(timeout_ms.saturating_mul(1_000_000)),
-            progress: call.progress,
-        };
+        let timeout_ms = call.options.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS);
+        let deadline_ns = now.mono_ns.saturating_add(timeout_ms.saturating_mul(1_000_000));
+        let submit = rpc::Submit { origin, call, deadline_ns };
         self.rpc.handle(now, rpc::Input::Call(submit), &mut self.rpc_out);
     }
 
@@ -270,13 +293,13 @@ impl Node {
                 self.graphs.handle(now, input, &mut self.graph_out);
                 Ok(())
             }
+            // The graph has had its outcome, which this part crossed on its way.
+            _ if known => Ok(()),
             Some(_) => {
                 let message = format!("{} is in flight on this connection, and no graph", part.id);
                 let error = Refusal::field(Code::DuplicateId, "id", message);
                 Err(Refusal { refused: Some("duplicate"), ..error })
             }
-            // The graph has had its outcome, which this part crossed on its way.
-            None if known => Ok(()),
             None => {
                 let message = format!("part {} came without the parts before it", part.part);
                 Err(Refusal::field(Code::IncompleteGraph, "part", message))
@@ -346,7 +369,7 @@ impl Node {
 
     fn rpc_output(&mut self, now: Time, output: rpc::Output, out: &mut Out<Output>) {
         match output {
-            rpc::Output::Run { to, run } => send(out, to, Reply::Run(Box::new(run))),
+            rpc::Output::Run { to, run } => send(out, to, Reply::Run(run)),
             rpc::Output::Done { origin, outcome } => self.done(now, origin, outcome, out),
             rpc::Output::Begun { origin: Origin::Request(key), call } => {
                 self.requests.became(key, Target::Call(call));
@@ -480,115 +503,13 @@ impl Node {
 
     fn step(&mut self, now: Time, step: graph::StepCall, out: &mut Out<Output>) {
         let origin = Origin::Step { graph: step.graph, step: step.step };
-        if step.fun.starts_with("mpreg.") {
+        let (call, deadline_ns) = (step.call, step.deadline_ns);
+        if call.fun.starts_with("mpreg.") {
             let peer = PeerId { slot: u32::MAX, generation: 0 };
-            let call = Call {
-                fun: step.fun,
-                args: step.args,
-                kwargs: step.kwargs,
-                frames: step.frames,
-                ..Call::default()
-            };
-            return self.builtin(now, origin, peer, call, out);
+            return self.builtin(now, origin, peer, &call, out);
         }
-        let submit = rpc::Submit {
-            origin,
-            fun: step.fun,
-            args: step.args,
-            kwargs: step.kwargs,
-            frames: step.frames,
-            options: step.options,
-            deadline_ns: step.deadline_ns,
-            progress: step.progress,
-        };
+        let submit = rpc::Submit { origin, call, deadline_ns };
         self.rpc.handle(now, rpc::Input::Call(submit), &mut self.rpc_out);
-    }
-
-    fn place(
-        &mut self,
-        fun: &SmolStr,
-        options: &crate::ops::CallOptions,
-    ) -> Result<String, Refusal> {
-        if fun.starts_with("mpreg.") {
-            return crate::builtins::placement(fun).map(|()| self.about.node.to_string());
-        }
-        Ok(match self.rpc.placement(fun, options)? {
-            rpc::Placement::Worker(peer) => peer.to_string(),
-            rpc::Placement::Line(ahead) => format!("all busy, {ahead} in line"),
-        })
-    }
-
-    /// Runs a function of the broker's own.
-    fn builtin(
-        &mut self,
-        now: Time,
-        origin: Origin,
-        peer: PeerId,
-        call: Call,
-        out: &mut Out<Output>,
-    ) {
-        use crate::builtins::{self, Builtin};
-        let outcome = match builtins::parse(&call) {
-            Err(refusal) => Err(refusal),
-            Ok(Builtin::Functions) => Ok(self.rpc.functions()),
-            Ok(Builtin::Workers) => Ok(self.workers()),
-            Ok(Builtin::Status) => Ok(self.status(now)),
-            Ok(Builtin::Graphs) => Ok(self.graphs.list()),
-            Ok(Builtin::Explain { track }) => self.explain(now, track),
-            Ok(Builtin::Check { part, ask }) => match origin {
-                Origin::Request(request) => {
-                    let input = graph::Input::Check { request, peer, part: *part, ask };
-                    return self.graphs.handle(now, input, &mut self.graph_out);
-                }
-                Origin::Step { .. } => {
-                    Err(Refusal::new(Code::NotSupported, "a step cannot check a graph"))
-                }
-            },
-        };
-        let outcome = outcome.map(|json| Body::plain(Value::from_serialize(&json)));
-        self.done(now, origin, outcome, out);
-    }
-
-    fn workers(&self) -> Json {
-        let mut workers = self.rpc.workers();
-        for row in workers.as_array_mut().into_iter().flatten() {
-            let peer = row["worker"].as_str().unwrap_or_default();
-            let known = self.known.values().find(|(known, _)| known.to_string() == peer);
-            row["name"] = known.and_then(|(_, name)| name.as_deref()).into();
-        }
-        workers
-    }
-
-    fn explain(&self, now: Time, track: RunId) -> Result<Json, Refusal> {
-        let (mut about, steps) = self.graphs.explain(track)?;
-        let rows = steps.into_iter().map(|step| {
-            let why = match step.why {
-                graph::Why::Says(words) => words,
-                graph::Why::Called(call) => {
-                    self.rpc.explain(now, call).unwrap_or_else(|| "is ending".into())
-                }
-            };
-            json!({ "step": step.name.as_str(), "state": step.state, "why": why })
-        });
-        about["open"] = rows.collect::<Vec<_>>().into();
-        Ok(about)
-    }
-
-    fn status(&self, now: Time) -> Json {
-        let started_ms = self.started_ms.unwrap_or(now.wall_ms);
-        json!({
-            "node": self.about.node.as_str(),
-            "version": self.about.version.as_str(),
-            "epoch": self.about.epoch,
-            "endpoints": self.about.endpoints,
-            "uptime_ms": now.wall_ms.saturating_sub(started_ms),
-            "requests": self.requests.len(),
-            "calls": self.rpc.counters(),
-            "graphs": self.graphs.counters(),
-            "graphs_in_flight": self.graphs.in_flight(),
-            "cancels_ignored": self.cancels_ignored,
-            "process": self.gauges,
-        })
     }
 }
 

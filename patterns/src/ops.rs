@@ -2,6 +2,9 @@
 //!
 //! The wire form is `docs/PROTOCOL.md`; the sockets crate turns bytes into these and back.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use serde::Serialize;
 use smol_str::SmolStr;
 
@@ -19,9 +22,9 @@ pub enum Request {
         id: Option<SmolStr>,
     },
     /// Calls one function.
-    Call(Call),
+    Call(Arc<Call>),
     /// One part of a dependency graph; most graphs have one part only.
-    Graph(GraphPart),
+    Graph(Box<GraphPart>),
     /// Gives a request up.
     Cancel {
         /// The request's id.
@@ -261,7 +264,7 @@ pub enum Reply {
         credit: u32,
     },
     /// A call for a worker.
-    Run(Box<Run>),
+    Run(Run),
     /// Tells a worker that a run's outcome is no longer wanted.
     Cancel {
         /// The run.
@@ -274,23 +277,25 @@ pub enum Reply {
     },
 }
 
-/// A call on its way to a worker.
+/// A call on its way to a worker. What it is to run reads as if it were the run's own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
     /// The broker's own id for this attempt.
     pub id: RunId,
-    /// The function.
-    pub fun: SmolStr,
-    /// The arguments by position.
-    pub args: Option<Value>,
-    /// The arguments by name.
-    pub kwargs: Option<Value>,
-    /// The attachments both name.
-    pub frames: Frames,
+    /// Function and arguments. One call is shared from its frame to the last of its runs.
+    pub call: Arc<Call>,
     /// Time left.
     pub deadline_ms: u64,
     /// From 1.
     pub attempt: u32,
+}
+
+impl Deref for Run {
+    type Target = Call;
+
+    fn deref(&self) -> &Call {
+        &self.call
+    }
 }
 
 /// `progress`, to a caller.

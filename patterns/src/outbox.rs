@@ -56,7 +56,8 @@ pub enum Input<P> {
 /// What the machine wants done.
 #[derive(Debug)]
 pub enum Output<P> {
-    /// Send this without blocking, and tell how it went.
+    /// Send this without blocking, and tell how it went before anything else is handed in: until
+    /// then the parcel is in no line, and a `Gone` would not find its runs.
     Send {
         /// To whom.
         peer: PeerId,

@@ -37,6 +37,22 @@ struct Connection {
     partial: Set<SmolStr>,
 }
 
+impl Connection {
+    /// What is known of a connection, made if it is new.
+    fn of(connections: &mut Vec<Option<Box<Self>>>, peer: PeerId, seed: u64) -> &mut Self {
+        let slot = peer.slot as usize;
+        if connections.len() <= slot {
+            connections.resize_with(slot + 1, || None);
+        }
+        let connection = connections[slot].get_or_insert_with(|| {
+            let (ids, partial) = (Map::with_hasher(seeded(seed)), Set::with_hasher(seeded(seed)));
+            Box::new(Self { generation: peer.generation, ids, partial })
+        });
+        debug_assert_eq!(connection.generation, peer.generation, "an earlier life was not ended");
+        connection
+    }
+}
+
 /// The requests of all connections, by a dense key.
 #[derive(Debug)]
 pub struct Requests {
@@ -61,18 +77,9 @@ impl Requests {
         id: &SmolStr,
         track: Option<RunId>,
     ) -> Result<u32, Refusal> {
-        let slot = peer.slot as usize;
-        if self.connections.len() <= slot {
-            self.connections.resize_with(slot + 1, || None);
-        }
-        let seed = self.seed;
-        let connection = self.connections[slot].get_or_insert_with(|| {
-            let ids = Map::with_hasher(seeded(seed));
-            let partial = Set::with_hasher(seeded(seed));
-            Box::new(Connection { generation: peer.generation, ids, partial })
-        });
-        debug_assert_eq!(connection.generation, peer.generation, "an earlier life was not ended");
-        let full = connection.ids.len() >= self.per_peer;
+        let per_peer = self.per_peer;
+        let connection = Connection::of(&mut self.connections, peer, self.seed);
+        let full = connection.ids.len() >= per_peer;
         match connection.ids.entry_ref(id) {
             hashbrown::hash_map::EntryRef::Occupied(_) => {
                 let refused = Some("duplicate");
@@ -80,7 +87,7 @@ impl Requests {
                 Err(Refusal { refused, ..Refusal::field(Code::DuplicateId, "id", message) })
             }
             hashbrown::hash_map::EntryRef::Vacant(_) if full => {
-                let message = format!("{} requests are in flight here", self.per_peer);
+                let message = format!("{per_peer} requests are in flight here");
                 Err(Refusal::new(Code::Busy, message))
             }
             hashbrown::hash_map::EntryRef::Vacant(entry) => {
@@ -92,16 +99,16 @@ impl Requests {
         }
     }
 
-    /// Notes a part of a graph, whose first part made the connection known. True if it follows a
-    /// part that said so: even where the graph was refused since, it is nothing new.
+    /// Notes a part of a graph. True if it follows a part that said so: even where the graph was
+    /// refused since, it is nothing new, and whatever is wrong is answered once.
     pub fn part(&mut self, peer: PeerId, id: &SmolStr, first: bool, more: bool) -> bool {
-        let connection = self.connections.get_mut(peer.slot as usize);
-        let Some(connection) = connection.and_then(Option::as_deref_mut) else { return false };
-        let expected = !first && connection.partial.contains(id);
+        let per_peer = self.per_peer;
+        let partial = &mut Connection::of(&mut self.connections, peer, self.seed).partial;
+        let expected = !first && partial.contains(id);
         if !more {
-            connection.partial.remove(id);
-        } else if first && connection.partial.len() < self.per_peer {
-            connection.partial.insert(id.clone());
+            partial.remove(id);
+        } else if !expected && partial.len() < per_peer {
+            partial.insert(id.clone());
         }
         expected
     }

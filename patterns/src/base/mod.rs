@@ -4,6 +4,7 @@ pub mod deadlines;
 pub mod ids;
 pub mod limits;
 pub mod map;
+pub mod names;
 pub mod out;
 pub mod refusal;
 pub mod rng;

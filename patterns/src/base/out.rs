@@ -37,6 +37,17 @@ impl<T> Out<T> {
         self.items.drain(..)
     }
 
+    /// The outputs, oldest first, where they stand.
+    #[must_use]
+    pub fn items(&self) -> &[T] {
+        &self.items
+    }
+
+    /// Drops all outputs and keeps the room.
+    pub fn clear(&mut self) {
+        self.items.clear();
+    }
+
     /// Whether nothing is waiting.
     #[must_use]
     pub fn is_empty(&self) -> bool {

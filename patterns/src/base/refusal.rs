@@ -32,7 +32,9 @@ impl Culprit {
 }
 
 macro_rules! codes {
-    ($($name:ident = $text:literal, $culprit:ident, $retry:literal, $doc:literal, $advice:literal;)*) => {
+    ($(
+        $name:ident = $text:literal, $culprit:ident, $retry:literal, $doc:literal, $advice:literal;
+    )*) => {
         /// A stable error code. Its text never changes once released.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Code { $(#[doc = $doc] $name,)* }
@@ -103,7 +105,7 @@ codes! {
         "The request names something this version does not have. Nothing changed.",
         "Leave the named field out, or use a broker that has it.";
     DuplicateId = "duplicate_id", Caller, false,
-        "The `id` is in flight on this connection. The second request was refused, the first goes on.",
+        "The `id` is in flight on this connection. This request was refused, the first goes on.",
         "Give each request in flight an id of its own.";
     ReservedName = "reserved_name", Caller, false,
         "Names that begin with `mpreg.` belong to the broker. Nothing changed.",
@@ -130,16 +132,17 @@ codes! {
         "A bound on what may be in flight is reached. Nothing ran.",
         "Wait for replies before sending more.";
     Draining = "draining", Broker, true,
-        "The broker is going down and takes nothing new. Nothing ran.",
+        "The broker is going down: it takes nothing new, and what had not begun never will. \
+         Nothing ran.",
         "Send it again to the broker that comes up, or to another.";
-    Timeout = "timeout", Broker, true,
-        "The deadline passed without an outcome. The call may have run; its late result is dropped.",
-        "Give it more time, or find out with `mpreg.graph.explain` what it waited for.";
+    Timeout = "timeout", Broker, false,
+        "The deadline passed without an outcome. It may have run; its late result is dropped.",
+        "Find out whether it ran, then send it again with more time.";
     Cancelled = "cancelled", Caller, false,
         "The request was cancelled. A step that had begun was told to stop.",
         "Nothing: it was asked for.";
     OutcomeUnknown = "outcome_unknown", Worker, false,
-        "The worker was lost with the call in hand. It may or may not have run.",
+        "The worker, or the broker, was lost with the call in hand. It may or may not have run.",
         "Find out, then send it again; functions offered as idempotent are moved for you.";
     Failed = "failed", Worker, false,
         "The worker ran the function and it failed. The message is the worker's own.",
@@ -151,7 +154,7 @@ codes! {
         "A value is not valid in the encoding it claims. Nothing was passed on.",
         "Encode it with a library for that format.";
     ResultTooLarge = "result_too_large", Worker, false,
-        "A single value is over the envelope limit. The call ran.",
+        "The worker's answer is over a limit of the envelope. The call ran.",
         "Return large data as attachments.";
     BadGraph = "bad_graph", Caller, false,
         "The graph is empty or not well formed. Nothing ran.",
@@ -211,12 +214,17 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal with the registry's culprit and retry.
+    /// A refusal with the registry's culprit and retry. What the message repeats of a request is
+    /// cut to a bound.
     #[must_use]
     pub fn new(code: Code, message: impl Into<Box<str>>) -> Self {
+        let mut message = message.into();
+        if message.len() > super::limits::ERROR_TEXT_BYTES {
+            message = cut(&message, super::limits::ERROR_TEXT_BYTES).into();
+        }
         Self {
             code: SmolStr::new_static(code.as_str()),
-            message: message.into(),
+            message,
             culprit: code.culprit(),
             retry: code.retry(),
             field: None,
@@ -227,7 +235,18 @@ impl Refusal {
     /// The same, naming the field at fault.
     #[must_use]
     pub fn field(code: Code, field: &str, message: impl Into<Box<str>>) -> Self {
+        let field = cut(field, super::limits::NAME_BYTES);
         Self { field: Some(SmolStr::new(field)), ..Self::new(code, message) }
+    }
+
+    /// The broker ends with the request in flight.
+    #[must_use]
+    pub fn cut_off(begun: bool) -> Self {
+        if begun {
+            let message = "the broker ended while it ran";
+            return Self { culprit: Culprit::Broker, ..Self::new(Code::OutcomeUnknown, message) };
+        }
+        Self::new(Code::Draining, "the broker ended before it began")
     }
 
     /// What a worker reported: its own code and text, cut to a bound.

@@ -125,6 +125,14 @@ fn listings(#[case] script: &str) {
     → c1 error a bad_args: mpreg.graph.explain takes no id [id]
 "#
 )]
+#[case::null_is_as_good_as_nothing(
+    r#"
+    c1 calls a mpreg.functions {"all":null}
+    → c1 result a []
+    c1 calls a mpreg.graph.check {"steps":null,"dot":null}
+    → c1 graph a error bad_graph: a graph needs a step [steps]
+"#
+)]
 #[case::of_the_right_type(
     r#"
     c1 calls a mpreg.graph.check {"steps":{}}

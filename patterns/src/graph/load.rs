@@ -1,17 +1,15 @@
 //! From parts on the wire to a checked plan, slice by slice.
 
-use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
-use hashbrown::HashTable;
 use smol_str::SmolStr;
 
 use super::parse::parse_step;
-use super::plan::{Ask, Chunks, Fallback, Graph, PartReader, Phase, Purpose};
+use super::plan::{Ask, Fallback, Graph, Opening, PartReader, Phase, Purpose};
 use super::{Graphs, Output, Timer};
 use crate::base::limits::DEFAULT_TIMEOUT_MS;
 use crate::base::{Code, GraphId, Map, Out, PeerId, Refusal, Time};
-use crate::ops::{CallOptions, GraphPart, Refs, Returns};
+use crate::ops::{CallOptions, GraphOptions, GraphPart, Refs, Returns};
 use crate::values::{self, Mark, Mode};
 
 /// Hops after which a circle is no longer followed to print it.
@@ -36,58 +34,8 @@ impl Graphs {
         purpose: Purpose,
         out: &mut Out<Output>,
     ) {
-        self.serial = self.serial.wrapping_add(1);
         let options = std::mem::take(&mut part.options);
-        let track = options.track.unwrap_or_else(|| self.ids.next(now));
-        let timeout_ms = options.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS);
-        let deadline_ns = now.mono_ns.saturating_add(timeout_ms.saturating_mul(1_000_000));
-        let entry = self.graphs.vacant_entry();
-        let id = GraphId { slot: entry.key() as u32, serial: self.serial };
-        entry.insert(Box::new(Graph {
-            id,
-            request,
-            peer,
-            purpose,
-            options,
-            track,
-            phase: Phase::Parse,
-            // It gets its first slice below, without standing in line.
-            in_line: true,
-            quiet: false,
-            bytes: 0,
-            parts: VecDeque::new(),
-            next_part: 0,
-            complete: false,
-            frames: Vec::new(),
-            steps: Chunks::default(),
-            frames_used: Vec::new(),
-            names: HashTable::new(),
-            arrows: Vec::new(),
-            cursor: 0,
-            queue: VecDeque::new(),
-            ended: VecDeque::new(),
-            starts: VecDeque::new(),
-            counts: Vec::new(),
-            levels: Vec::new(),
-            asks: Vec::new(),
-            ask_table: HashTable::new(),
-            placements: Vec::new(),
-            remaining: 0,
-            running: 0,
-            not_done: 0,
-            returned: 0,
-            returned_good: 0,
-            deadline_ns,
-            deadline: Some(self.deadlines.set(deadline_ns, Timer::Deadline(id))),
-            part_timer: None,
-            begun_ms: now.wall_ms,
-            failure: None,
-            stopping: false,
-            began: false,
-            reply_part: 0,
-            draft: None,
-        }));
-        self.by_track.insert(track, id);
+        let id = self.open(now, request, peer, purpose, options);
         out.push(Output::Accepted { request, graph: id });
         let share = self.shares.entry(peer).or_default();
         share.graphs += 1;
@@ -99,6 +47,38 @@ impl Graphs {
         // A small graph is checked and started at once; a large one goes on in `tick`.
         let mut budget = crate::base::limits::STEPS_PER_TURN;
         self.advance(now, id, &mut budget, out);
+    }
+
+    /// Puts a graph without steps into the tables.
+    fn open(
+        &mut self,
+        now: Time,
+        request: u32,
+        peer: PeerId,
+        purpose: Purpose,
+        options: GraphOptions,
+    ) -> GraphId {
+        self.serial = self.serial.wrapping_add(1);
+        let track = options.track.unwrap_or_else(|| self.ids.next(now));
+        let timeout_ms = options.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS);
+        let deadline_ns = now.mono_ns.saturating_add(timeout_ms.saturating_mul(1_000_000));
+        let entry = self.graphs.vacant_entry();
+        let id = GraphId { slot: entry.key() as u32, serial: self.serial };
+        let deadline = self.deadlines.set(deadline_ns, Timer::Deadline(id));
+        let begun_ms = now.wall_ms;
+        entry.insert(Box::new(Graph::open(Opening {
+            id,
+            request,
+            peer,
+            purpose,
+            options,
+            track,
+            deadline_ns,
+            deadline,
+            begun_ms,
+        })));
+        self.by_track.insert(track, id);
+        id
     }
 
     pub(super) fn part(&mut self, now: Time, id: GraphId, part: GraphPart) {
@@ -169,13 +149,14 @@ impl Graphs {
 
     /// Reads steps from the parts that are here. True when there is nothing to read now.
     pub(super) fn parse(&mut self, id: GraphId, budget: &mut usize) -> bool {
-        let (max_steps, depth) = (self.limits.steps, self.limits.depth);
+        let limits = self.limits.clone();
+        let max_steps = limits.steps;
         let Some(graph) = self.find(id) else { return true };
         while let Some(reader) = graph.parts.front_mut() {
             if *budget == 0 {
                 return false;
             }
-            match parse_step(reader, depth) {
+            match parse_step(reader, &limits) {
                 Ok(Some(step)) if graph.steps.len() < max_steps => {
                     graph.steps.push(step);
                     *budget -= 1;

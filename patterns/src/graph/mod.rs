@@ -15,6 +15,7 @@ mod run;
 mod tests;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use serde_json::Value as Json;
 use slab::Slab;
@@ -24,8 +25,8 @@ use crate::base::limits::STEPS_PER_TURN;
 use crate::base::{
     CallId, Deadlines, GraphId, Ids, Limits, Map, Out, PeerId, Refusal, Rng, RunId, Time,
 };
-use crate::ops::{CallOptions, GraphPart, GraphReply};
-use crate::values::{Body, Frames, Value};
+use crate::ops::{Call, CallOptions, GraphPart, GraphReply};
+use crate::values::Body;
 pub use describe::{StepReport, Why};
 use plan::{Graph, Phase, Purpose};
 
@@ -104,6 +105,8 @@ pub enum Input {
         /// Whether the caller's connection is gone.
         quiet: bool,
     },
+    /// The broker goes down now: every graph ends.
+    End,
 }
 
 /// What a check is to tell beside its verdict.
@@ -122,20 +125,10 @@ pub struct StepCall {
     pub graph: u32,
     /// The step.
     pub step: u32,
-    /// The function.
-    pub fun: SmolStr,
-    /// Arguments by position, references replaced.
-    pub args: Option<Value>,
-    /// Arguments by name, references replaced.
-    pub kwargs: Option<Value>,
-    /// The attachments both name.
-    pub frames: Frames,
-    /// Where and how it may run.
-    pub options: CallOptions,
+    /// What to run, its references replaced. It has no id: the origin stands for it.
+    pub call: Arc<Call>,
     /// Monotonic nanoseconds after which nobody waits for it.
     pub deadline_ns: u64,
-    /// Whether starts and progress are wanted.
-    pub progress: bool,
 }
 
 /// What the system wants done.
@@ -277,7 +270,13 @@ impl Graphs {
                 self.step_progress(graph, step, percent, note, out);
             }
             Input::Done { graph, step, outcome } => self.step_done(now, graph, step, outcome, out),
-            Input::Cancel { graph, quiet } => self.cancel(now, graph, quiet, out),
+            Input::Cancel { graph, quiet } => {
+                self.cancel(graph, quiet);
+                // At once, so that credit that comes free is not given to a step nobody wants.
+                let mut budget = STEPS_PER_TURN;
+                self.advance(now, graph, &mut budget, out);
+            }
+            Input::End => self.end_all(),
         }
     }
 
@@ -285,7 +284,7 @@ impl Graphs {
     pub fn tick(&mut self, now: Time, out: &mut Out<Output>) {
         while let Some(timer) = self.deadlines.due(now.mono_ns) {
             match timer {
-                Timer::Deadline(graph) => self.deadline(graph, out),
+                Timer::Deadline(graph) => self.deadline(graph),
                 Timer::NextPart(graph) => self.silent(graph),
                 Timer::Retry(graph, step) => self.retry(graph, step),
             }
@@ -341,6 +340,9 @@ impl Graphs {
 
     /// Does slices of a graph's work until it waits for something or the budget is used up.
     fn advance(&mut self, now: Time, id: GraphId, budget: &mut usize, out: &mut Out<Output>) {
+        if let Some(graph) = self.find(id) {
+            graph.handed_out = false;
+        }
         while let Some(graph) = self.find(id) {
             graph.in_line = false;
             if *budget == 0 {

@@ -6,15 +6,17 @@ use smol_str::SmolStr;
 
 use super::plan::{Extras, Fallback, PartReader, Retry, State, Step, Template};
 use crate::base::limits::{NAME_BYTES, RETRY_TIMES};
-use crate::base::{Code, Refusal, RunId};
+use crate::base::names::{fits, is_name, no_name};
+use crate::base::refusal::cut;
+use crate::base::{Code, Limits, Refusal, RunId};
 use crate::values::{ArrayState, Cursor, Fault, Shape, Value};
 
 type Parsed<T> = Result<T, Refusal>;
 
 /// Reads the next step; `None` at the end of the part.
-pub(super) fn parse_step(reader: &mut PartReader, depth: usize) -> Parsed<Option<Step>> {
+pub(super) fn parse_step(reader: &mut PartReader, limits: &Limits) -> Parsed<Option<Step>> {
     let bytes = reader.steps.bytes.clone();
-    let mut cursor = Cursor::new(reader.steps.kind, &bytes, depth);
+    let mut cursor = Cursor::new(reader.steps.kind, &bytes, limits.depth);
     let mut array = cursor.array().map_err(|fault| bad("steps", &fault))?;
     if let Some((at, state)) = reader.resume {
         cursor.jump(at);
@@ -24,7 +26,7 @@ pub(super) fn parse_step(reader: &mut PartReader, depth: usize) -> Parsed<Option
     if !more {
         return Ok(None);
     }
-    let mut fields = Fields { part: &reader.steps, cursor };
+    let mut fields = Fields { part: &reader.steps, limits, cursor };
     let step = fields.step(reader.index)?;
     reader.resume = Some((fields.cursor.at(), array));
     Ok(Some(step))
@@ -47,6 +49,7 @@ fn wrong(field: &str, message: impl Into<Box<str>>) -> Refusal {
 
 struct Fields<'a> {
     part: &'a Value,
+    limits: &'a Limits,
     cursor: Cursor<'a>,
 }
 
@@ -58,14 +61,15 @@ impl Fields<'_> {
         let mut map = self.cursor.map().map_err(|fault| bad("steps", &fault))?;
         while let Some(key) = self.cursor.key(&mut map).map_err(|fault| bad("steps", &fault))? {
             match &*key {
-                "name" => step.name = self.name("name")?,
+                _ if self.left_out("steps")? => {}
+                "name" => step.name = self.step_name("name")?,
                 "id" => id = Some(self.ulid()?),
-                "fun" => step.fun = self.name("fun")?,
+                "fun" => step.fun = self.function("fun")?,
                 "args" => step.args = Some(self.container("args", Shape::Array)?.into()),
                 "kwargs" => step.kwargs = Some(self.container("kwargs", Shape::Map)?.into()),
-                "locs" => extras.options.locs = self.names("locs")?,
+                "locs" => extras.options.locs = self.locs()?,
                 "version" => extras.options.version = Some(self.range()?),
-                "timeout_ms" => extras.options.timeout_ms = Some(self.positive("timeout_ms")?),
+                "timeout_ms" => extras.options.timeout_ms = Some(self.timeout()?),
                 "idempotent" => extras.options.idempotent = Some(self.flag("idempotent")?),
                 "wait" => extras.options.wait = self.flag("wait")?,
                 "after" => extras.after = self.names("after")?,
@@ -112,12 +116,35 @@ impl Fields<'_> {
         self.value(field)
     }
 
-    fn name(&mut self, field: &str) -> Parsed<SmolStr> {
+    /// Passes a null, which is as good as leaving the field out.
+    fn left_out(&mut self, field: &str) -> Parsed<bool> {
+        self.cursor.null().map_err(|fault| bad(field, &fault))
+    }
+
+    /// The name of a function, as in a call.
+    fn function(&mut self, field: &str) -> Parsed<SmolStr> {
         let text = self.cursor.string().map_err(|fault| bad(field, &fault))?;
-        let good = !text.is_empty()
-            && text.len() <= NAME_BYTES
-            && !text.contains(|c: char| c.is_control());
-        if !good {
+        if is_name(&text) { Ok(SmolStr::new(text)) } else { Err(no_name(field, &text)) }
+    }
+
+    fn locs(&mut self) -> Parsed<Vec<SmolStr>> {
+        let most = self.limits.locs;
+        let (mut locs, mut array) = (Vec::new(), self.array("locs")?);
+        while self.cursor.item(&mut array).map_err(|fault| bad("locs", &fault))? {
+            let loc = self.cursor.string().map_err(|fault| bad("locs", &fault))?;
+            if locs.len() == most || !fits(&loc) {
+                let what = format!("{most} strings of 1 to {NAME_BYTES} bytes at most");
+                return Err(wrong("locs", format!("`locs` takes {what}")));
+            }
+            locs.push(SmolStr::new(loc));
+        }
+        Ok(locs)
+    }
+
+    /// The name of a step, which may be any text.
+    fn step_name(&mut self, field: &str) -> Parsed<SmolStr> {
+        let text = self.cursor.string().map_err(|fault| bad(field, &fault))?;
+        if !fits(&text) || text.contains(|c: char| c.is_control()) {
             let message = format!("{field} must have 1 to {NAME_BYTES} bytes, none a control");
             return Err(Refusal::field(Code::BadName, field, message));
         }
@@ -132,11 +159,14 @@ impl Fields<'_> {
         }
     }
 
+    fn array(&mut self, field: &str) -> Parsed<ArrayState> {
+        self.cursor.array().map_err(|fault| bad(field, &fault))
+    }
+
     fn names(&mut self, field: &str) -> Parsed<Vec<SmolStr>> {
-        let mut names = Vec::new();
-        let mut array = self.cursor.array().map_err(|fault| bad(field, &fault))?;
+        let (mut names, mut array) = (Vec::new(), self.array(field)?);
         while self.cursor.item(&mut array).map_err(|fault| bad(field, &fault))? {
-            names.push(self.name(field)?);
+            names.push(self.step_name(field)?);
         }
         Ok(names)
     }
@@ -146,6 +176,7 @@ impl Fields<'_> {
         match semver::VersionReq::parse(&text) {
             Ok(_) => Ok(SmolStr::new(text)),
             Err(error) => {
+                let text = cut(&text, NAME_BYTES);
                 let message = format!("{text} is not a version range: {error}");
                 Err(Refusal::field(Code::BadVersion, "version", message))
             }
@@ -156,10 +187,13 @@ impl Fields<'_> {
         self.cursor.u64().map_err(|fault| bad(field, &fault))
     }
 
-    fn positive(&mut self, field: &str) -> Parsed<u64> {
-        match self.number(field)? {
-            0 => Err(wrong(field, "must be above 0")),
-            number => Ok(number),
+    fn timeout(&mut self) -> Parsed<u64> {
+        let most = self.limits.timeout_ms;
+        match self.number("timeout_ms")? {
+            ms if ms == 0 || ms > most => {
+                Err(wrong("timeout_ms", format!("`timeout_ms` takes 1 to {most}")))
+            }
+            ms => Ok(ms),
         }
     }
 
@@ -172,6 +206,7 @@ impl Fields<'_> {
         let mut map = self.cursor.map().map_err(|fault| bad("retry", &fault))?;
         while let Some(key) = self.cursor.key(&mut map).map_err(|fault| bad("retry", &fault))? {
             match &*key {
+                _ if self.left_out("retry")? => {}
                 "times" => {
                     let times = self.number("retry")?;
                     retry.times = u32::try_from(times)
@@ -193,8 +228,10 @@ impl Fields<'_> {
         let mut map = self.cursor.map().map_err(|fault| bad("fallback", &fault))?;
         while let Some(key) = self.cursor.key(&mut map).map_err(|fault| bad("fallback", &fault))? {
             match &*key {
+                // A value may be null.
                 "value" => value = Some(self.value("fallback")?),
-                "fun" => fun = Some(self.name("fallback")?),
+                _ if self.left_out("fallback")? => {}
+                "fun" => fun = Some(self.function("fallback")?),
                 "args" => args = Some(self.container("fallback", Shape::Array)?.into()),
                 "kwargs" => kwargs = Some(self.container("fallback", Shape::Map)?.into()),
                 _ => self.pass("fallback")?,

@@ -230,6 +230,8 @@ pub(super) struct Graph {
     pub(super) failure: Option<(Refusal, Option<u32>)>,
     /// Whether steps that have not begun are given up.
     pub(super) stopping: bool,
+    /// Whether this slice has handed steps out, whose calls have no ids yet.
+    pub(super) handed_out: bool,
     /// Whether it was checked and steps could start.
     pub(super) began: bool,
     pub(super) reply_part: u32,
@@ -269,7 +271,70 @@ pub(super) struct PartReader {
     pub(super) index: u32,
 }
 
+/// What is known of a graph before any of it is read.
+#[derive(Debug)]
+pub(super) struct Opening {
+    pub(super) id: GraphId,
+    pub(super) request: u32,
+    pub(super) peer: PeerId,
+    pub(super) purpose: Purpose,
+    pub(super) options: GraphOptions,
+    pub(super) track: RunId,
+    pub(super) deadline_ns: u64,
+    pub(super) deadline: TimerId,
+    pub(super) begun_ms: u64,
+}
+
 impl Graph {
+    /// A graph without steps. It gets its first slice without standing in line.
+    pub(super) fn open(opening: Opening) -> Self {
+        let Opening { id, request, peer, purpose, options, track, .. } = opening;
+        Self {
+            id,
+            request,
+            peer,
+            purpose,
+            options,
+            track,
+            phase: Phase::Parse,
+            in_line: true,
+            quiet: false,
+            bytes: 0,
+            parts: VecDeque::new(),
+            next_part: 0,
+            complete: false,
+            frames: Vec::new(),
+            steps: Chunks::default(),
+            frames_used: Vec::new(),
+            names: HashTable::new(),
+            arrows: Vec::new(),
+            cursor: 0,
+            queue: VecDeque::new(),
+            ended: VecDeque::new(),
+            starts: VecDeque::new(),
+            counts: Vec::new(),
+            levels: Vec::new(),
+            asks: Vec::new(),
+            ask_table: HashTable::new(),
+            placements: Vec::new(),
+            remaining: 0,
+            running: 0,
+            not_done: 0,
+            returned: 0,
+            returned_good: 0,
+            deadline_ns: opening.deadline_ns,
+            deadline: Some(opening.deadline),
+            part_timer: None,
+            begun_ms: opening.begun_ms,
+            failure: None,
+            stopping: false,
+            handed_out: false,
+            began: false,
+            reply_part: 0,
+            draft: None,
+        }
+    }
+
     /// The ULID of a step: the graph's, counted on, so that it need not be kept.
     pub(super) const fn step_id(&self, step: u32) -> RunId {
         RunId(self.track.0.wrapping_add(1 + step as u128))

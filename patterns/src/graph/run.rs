@@ -1,12 +1,14 @@
 //! Steps that run: what may start, what an outcome means, how failures spread.
 
+use std::sync::Arc;
+
 use smol_str::SmolStr;
 
 use super::load::ARROWS_PER_UNIT;
 use super::plan::{Fallback, Graph, Phase, Purpose, State, Step, Template};
 use super::{Graphs, Output, StepCall, Timer};
 use crate::base::{CallId, Code, GraphId, Out, Refusal, Time, TimerId};
-use crate::ops::{CallOptions, OnError};
+use crate::ops::{Call, CallOptions, OnError};
 use crate::values::{self, Body, Fault, Frames};
 
 impl Graphs {
@@ -49,6 +51,10 @@ impl Graphs {
             *budget -= 1;
             if let Some((step, arrow)) = graph.ended.pop_front() {
                 graph.follow(step, arrow, out);
+            } else if graph.stopping && graph.handed_out {
+                // What was handed out a moment ago can be cancelled once it is known by an id.
+                self.wake(id);
+                return true;
             } else if graph.stopping {
                 match graph.give_up_one(out) {
                     GivenUp::Timer(timer) => drop(self.deadlines.cancel(timer)),
@@ -87,6 +93,7 @@ impl Graphs {
                 step.state = State::Running;
                 step.attempt += 1;
                 graph.running += 1;
+                graph.handed_out = true;
                 out.push(Output::Call(call));
             }
             Err(fault) => {
@@ -222,13 +229,14 @@ impl Graphs {
                 step.failure = Some(Box::new(refusal));
                 (step.falling_back, step.state) = (true, State::Running);
                 graph.running += 1;
+                graph.handed_out = true;
                 self.counters.steps += 1;
                 out.push(Output::Call(*call));
             }
         }
     }
 
-    pub(super) fn deadline(&mut self, id: GraphId, out: &mut Out<Output>) {
+    pub(super) fn deadline(&mut self, id: GraphId) {
         let Some(graph) = self.find(id) else { return };
         graph.deadline = None;
         let done = graph.steps.len() - graph.remaining;
@@ -236,16 +244,25 @@ impl Graphs {
             Phase::Run => format!("{done} of {} steps had ended", graph.steps.len()),
             _ => "it was still being read".into(),
         };
-        self.stop(id, Refusal::new(Code::Timeout, message), out);
+        self.stop(id, Refusal::new(Code::Timeout, message));
     }
 
-    pub(super) fn cancel(&mut self, _now: Time, id: GraphId, quiet: bool, out: &mut Out<Output>) {
+    pub(super) fn cancel(&mut self, id: GraphId, quiet: bool) {
         let Some(graph) = self.find(id) else { return };
         graph.quiet |= quiet;
-        self.stop(id, Refusal::new(Code::Cancelled, "cancelled by the caller"), out);
+        self.stop(id, Refusal::new(Code::Cancelled, "cancelled by the caller"));
     }
 
-    fn stop(&mut self, id: GraphId, refusal: Refusal, _out: &mut Out<Output>) {
+    /// The broker ends: so does every graph, with what it has.
+    pub(super) fn end_all(&mut self) {
+        let graphs: Vec<(GraphId, bool)> =
+            self.graphs.iter().map(|(_, graph)| (graph.id, graph.phase == Phase::Run)).collect();
+        for (id, begun) in graphs {
+            self.stop(id, Refusal::cut_off(begun));
+        }
+    }
+
+    fn stop(&mut self, id: GraphId, refusal: Refusal) {
         let Some(graph) = self.find(id) else { return };
         match graph.phase {
             Phase::Answer => {}
@@ -333,13 +350,17 @@ impl Graph {
         Ok(StepCall {
             graph: self.id.slot,
             step: at,
-            fun,
-            args: filled.args,
-            kwargs: filled.kwargs,
-            frames: filled.frames,
             deadline_ns: self.deadline_ns.min(now.mono_ns.saturating_add(own_ns)),
-            options,
-            progress: self.options.progress,
+            call: Arc::new(Call {
+                id: SmolStr::default(),
+                fun,
+                args: filled.args,
+                kwargs: filled.kwargs,
+                frames: filled.frames,
+                options,
+                progress: self.options.progress,
+                track: None,
+            }),
         })
     }
 

@@ -99,6 +99,30 @@ use crate::node::script::{check, check_within};
         is an array results {} steps {a done, b failed missing_path}
 "#
 )]
+#[case::null_is_as_good_as_nothing(
+    r#"
+    w1 offers f
+    → w1 offered 1, credit 1
+    c1 graph g [{"name":"a","fun":"f","args":null,"kwargs":null,"locs":null,"after":null}]
+    → w1 run f
+    w1 returns f 1
+    → c1 graph g results {a=1}
+    c1 graph g [{"name":"a","fun":"f","id":null,"version":null,"timeout_ms":null,"wait":null}]
+    → w1 run f
+    w1 returns f 1
+    → c1 graph g results {a=1}
+    c1 graph g [{"name":"a","fun":"f","retry":null,"fallback":null,"idempotent":null}]
+    → w1 run f
+    w1 returns f 1
+    → c1 graph g results {a=1}
+    c1 graph g [{"name":"a","fun":null}]
+    → c1 graph g error bad_field: step 0: a names no function [fun]
+    c1 graph g [{"name":"a","fun":"f","fallback":{"value":null,"fun":null}}]
+    → w1 run f
+    w1 fails f broken
+    → c1 graph g results {a=null} steps {a degraded failed}
+"#
+)]
 #[case::a_missing_path_has_a_fallback_and_no_retry(
     r#"
     w1 offers f g credit=9
@@ -267,7 +291,15 @@ fn references(#[case] script: &str) {
     c1 graph g [{"name":"a","fun":"f","kwargs":[]}]
     → c1 graph g error bad_field: step 0: must be an object, not an array [kwargs]
     c1 graph g [{"name":"a","fun":"f","timeout_ms":0}]
-    → c1 graph g error bad_field: step 0: must be above 0 [timeout_ms]
+    → c1 graph g error bad_field: step 0: `timeout_ms` takes 1 to 604800000 [timeout_ms]
+    c1 graph g [{"name":"a","fun":"f","timeout_ms":604800001}]
+    → c1 graph g error bad_field: step 0: `timeout_ms` takes 1 to 604800000 [timeout_ms]
+    c1 graph g [{"name":"a","fun":"f..g"}]
+    → c1 graph g error bad_name: step 0: `f..g` is no name [fun]
+    c1 graph g [{"name":"a","fun":"f","fallback":{"fun":".g"}}]
+    → c1 graph g error bad_name: step 0: `.g` is no name [fallback]
+    c1 graph g [{"name":"a","fun":"f","locs":["x",""]}]
+    → c1 graph g error bad_field: step 0: `locs` takes 64 strings of 1 to 255 bytes at most [locs]
     c1 graph g [{"name":"a","fun":"f","version":"one"}]
     → c1 graph g error bad_version: step 0: one is not a version range: unexpected character 'o'
         while parsing major version number [version]
@@ -1000,11 +1032,11 @@ fn failures(#[case] script: &str) {
     → c1 progress g a started 0%
     hold
     c1 dies
+    → w1 cancel a
     c2 calls x b
     → w1 run b
     w1 progress a 50 for nobody
     go
-    → w1 cancel a
     w1 returns a 1
     w1 returns b 1
     → c2 result x 1
@@ -1090,6 +1122,11 @@ fn endings(#[case] script: &str) {
     c1 graph g part=1
       a: f
     → c1 error g incomplete_graph: part 1 came without the parts before it [part]
+    c1 graph g part=1 more
+      a: f
+    → c1 error g incomplete_graph: part 1 came without the parts before it [part]
+    c1 graph g part=2
+      a: f
 "#
 )]
 #[case::silence(
@@ -1127,6 +1164,16 @@ fn endings(#[case] script: &str) {
     → w1 run f
     w1 returns f 1
     → c1 graph g results {a=1}
+    c1 graph g part=0 more
+      a: f
+    c1 graph g part=1 more [{"name":"b"}]
+    → c1 graph g error bad_field: step 1: b names no function [fun]
+    c1 calls g f
+    → w1 run f
+    c1 graph g part=2
+      c: f
+    w1 returns f 2
+    → c1 result g 2
 "#
 )]
 #[case::each_part_has_its_attachments(

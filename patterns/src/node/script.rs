@@ -110,6 +110,7 @@ impl Stage {
         }
         match first.as_str() {
             "drain" => return self.input(Input::Drain),
+            "end" => return self.input(Input::End),
             // Until `go`, inputs come one after the other before the broker gets a turn.
             "hold" => return self.held = true,
             "go" => {
@@ -175,8 +176,8 @@ impl Stage {
         let id = || SmolStr::default();
         match verb {
             "offers" => Request::Offer(words.offer()),
-            "calls" => Request::Call(words.call()),
-            "graph" => Request::Graph(words.graph()),
+            "calls" => Request::Call(words.call().into()),
+            "graph" => Request::Graph(words.graph().into()),
             "cancels" => Request::Cancel { id: words.word().into() },
             "bye" => Request::Bye { id: words.id() },
             "ping" => Request::Ping { id: words.id() },
@@ -394,7 +395,7 @@ impl Words<'_> {
         let mut steps = None;
         while !words.rest.is_empty() {
             if words.rest.starts_with('[') {
-                steps = words.json();
+                steps = Some(words.json().expect("the steps as JSON on one line"));
                 continue;
             }
             let word = words.word().to_owned();

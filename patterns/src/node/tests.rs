@@ -82,6 +82,31 @@ use crate::values::Value;
     → w1 bye
 "#
 )]
+#[case::the_end_gives_everything_an_outcome(
+    r#"
+    w1 offers f
+    → w1 offered 1, credit 1
+    c1 calls a f
+    → w1 run f
+    c1 calls b f
+    c1 calls c g wait
+    c1 graph e
+      x: f
+      y: f [@x]
+    c1 graph h part=0 more
+      x: f
+    drain
+    → w1 bye
+    end
+    → w1 cancel f
+    → c1 error a outcome_unknown: the broker ended while it ran (broker, retry false)
+    → c1 error b draining: the broker ended before it began
+    → c1 error c draining: the broker ended before it began
+    → c1 graph e error outcome_unknown: the broker ended while it ran (broker, retry false) results
+        {} steps {x cancelled cancelled, y cancelled cancelled}
+    → c1 graph h error draining: the broker ended before it began
+"#
+)]
 #[case::calls_and_graphs_share_ids(
     r#"
     w1 offers f credit=9
@@ -166,7 +191,7 @@ fn every_step_has_a_ulid() {
     let options = GraphOptions { progress: true, track: Some(track), ..GraphOptions::default() };
     let steps = Some(Value::json(steps));
     let part = GraphPart { id: "g".into(), steps, options, ..GraphPart::default() };
-    let replies = ask(&mut node, Request::Graph(part));
+    let replies = ask(&mut node, Request::Graph(part.into()));
     let told: Vec<_> = replies
         .iter()
         .filter_map(|reply| match reply {
@@ -193,7 +218,7 @@ fn a_followed_call_is_named_the_same_throughout() {
     let call = Call { id: "a".into(), fun: "f".into(), progress: true, ..Call::default() };
     let caller = PeerId { slot: 7, generation: 0 };
     let mut out: Out<Output> = Out::new();
-    let input = Input::Request { peer: caller, request: Request::Call(call) };
+    let input = Input::Request { peer: caller, request: Request::Call(call.into()) };
     node.handle(stage.now, input, &mut out);
     let replies: Vec<Output> = out.drain().collect();
     let (mut track, mut run) = (None, None);
@@ -222,7 +247,7 @@ fn a_seed_replays() {
         let options = GraphOptions { progress: true, ..GraphOptions::default() };
         let part =
             GraphPart { id: "g".into(), steps: Some(steps), options, ..GraphPart::default() };
-        format!("{:?}", ask(&mut node, Request::Graph(part)))
+        format!("{:?}", ask(&mut node, Request::Graph(part.into())))
     };
     assert_eq!(transcript(3), transcript(3));
     assert_ne!(transcript(3), transcript(4));
@@ -236,7 +261,7 @@ fn a_late_notice_of_a_death_is_of_that_life_alone() {
     let later = PeerId { slot: 0, generation: 1 };
     let options = crate::ops::CallOptions { wait: true, ..Default::default() };
     let call = Call { id: "a".into(), fun: "f".into(), options, ..Call::default() };
-    node.handle(NOW, Input::Request { peer: later, request: Request::Call(call) }, &mut out);
+    node.handle(NOW, Input::Request { peer: later, request: Request::Call(call.into()) }, &mut out);
     node.handle(NOW, Input::Gone { peer: CALLER, unsent: Vec::new() }, &mut out);
     assert_eq!(node.in_flight(), 1);
     node.handle(NOW, Input::Gone { peer: later, unsent: Vec::new() }, &mut out);

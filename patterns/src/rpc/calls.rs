@@ -1,12 +1,13 @@
 //! One call from its submission to its one outcome.
 
-use smol_str::SmolStr;
+use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::registry::{Candidate, DemandId, DemandRef};
 use super::{Input, Origin, Output, Rpc, Submit};
 use crate::base::{CallId, Code, Out, PeerId, Refusal, RunId, Time, TimerId};
-use crate::ops::Run;
-use crate::values::{Body, Frames, Value};
+use crate::ops::{Call, Run};
+use crate::values::Body;
 
 /// A call that takes this many workers down with it is not given to another.
 const WORKERS_LOST: u32 = 3;
@@ -26,35 +27,37 @@ pub(super) struct Live {
     timer: Option<TimerId>,
     place: Place,
     pub(super) demand: DemandId,
-    fun: SmolStr,
-    args: Option<Value>,
-    kwargs: Option<Value>,
-    frames: Frames,
+    call: Arc<Call>,
     pub(super) deadline_ns: u64,
     pub(super) attempt: u32,
     /// Position in its worker's `in_hand`.
     hand: u32,
-    idempotent: Option<bool>,
     may_repeat: bool,
-    pub(super) wait: bool,
-    progress: bool,
+}
+
+impl Live {
+    /// Whether it asked to wait for a worker that is not there yet.
+    pub(super) fn waits(&self) -> bool {
+        self.call.options.wait
+    }
 }
 
 impl Rpc {
-    pub(super) fn submit(&mut self, now: Time, mut submit: Submit, out: &mut Out<Output>) {
+    pub(super) fn submit(&mut self, now: Time, submit: Submit, out: &mut Out<Output>) {
         let origin = submit.origin;
         if let Err(refusal) = self.admit(origin) {
             return out.push(Output::Done { origin, outcome: Err(refusal) });
         }
-        let locs = &mut submit.options.locs;
+        let options = &submit.call.options;
+        let mut locs = Cow::Borrowed(&options.locs[..]);
         if locs.len() > 1 {
-            locs.sort_unstable();
-            locs.dedup();
+            locs.to_mut().sort_unstable();
+            locs.to_mut().dedup();
         }
-        let version = submit.options.version.as_deref();
-        let wanted = DemandRef { fun: &submit.fun, version, locs: &submit.options.locs };
+        let version = options.version.as_deref();
+        let wanted = DemandRef { fun: &submit.call.fun, version, locs: &locs };
         let demand = self.registry.find(&wanted, &self.workers);
-        if self.registry.demand(demand).candidates.is_empty() && !submit.options.wait {
+        if self.registry.demand(demand).candidates.is_empty() && !options.wait {
             let refusal = self.registry.nobody(demand, &self.workers);
             self.counters.failed += 1;
             return out.push(Output::Done { origin, outcome: Err(refusal) });
@@ -89,17 +92,11 @@ impl Rpc {
             timer: Some(self.deadlines.set(submit.deadline_ns, id)),
             place: Place::Waiting,
             demand,
-            fun: submit.fun,
-            args: submit.args,
-            kwargs: submit.kwargs,
-            frames: submit.frames,
+            call: submit.call,
             deadline_ns: submit.deadline_ns,
             attempt: 0,
             hand: 0,
-            idempotent: submit.options.idempotent,
             may_repeat: false,
-            wait: submit.options.wait,
-            progress: submit.progress,
         });
         slot
     }
@@ -177,20 +174,17 @@ impl Rpc {
         call.place = Place::Running { worker: candidate.worker, run };
         call.attempt += 1;
         call.hand = worker.in_hand.len() as u32;
-        call.may_repeat = call.idempotent.unwrap_or(candidate.idempotent);
+        call.may_repeat = call.call.options.idempotent.unwrap_or(candidate.idempotent);
         worker.in_hand.push(slot);
         self.runs.insert(run, slot);
-        if call.progress
+        if call.call.progress
             && let Some(origin) = call.origin
         {
             out.push(Output::Started { origin, attempt: call.attempt });
         }
         let run = Run {
             id: run,
-            fun: call.fun.clone(),
-            args: call.args.clone(),
-            kwargs: call.kwargs.clone(),
-            frames: call.frames.clone(),
+            call: call.call.clone(),
             deadline_ms: (call.deadline_ns.saturating_sub(now.mono_ns)) / 1_000_000,
             attempt: call.attempt,
         };
@@ -260,7 +254,7 @@ impl Rpc {
             return;
         };
         let call = &self.calls[slot as usize];
-        if call.progress
+        if call.call.progress
             && let Some(origin) = call.origin
         {
             out.push(Output::Progress { origin, percent, note });
@@ -320,14 +314,33 @@ impl Rpc {
         let Some(call) = self.calls.get_mut(id.slot as usize) else { return };
         call.timer = None;
         let message = match call.place {
-            Place::Waiting => format!("{} waited for a worker until its deadline", call.fun),
+            Place::Waiting => format!("{} waited for a worker until its deadline", call.call.fun),
             Place::Running { worker, .. } => {
                 let worker = self.workers.get(worker).map(|worker| worker.peer.to_string());
                 let worker = worker.unwrap_or_default();
-                format!("{} was still running on {worker} at its deadline", call.fun)
+                format!("{} was still running on {worker} at its deadline", call.call.fun)
             }
         };
         self.give_up(id, Refusal::new(Code::Timeout, message), out);
+    }
+
+    /// The broker ends: requests get their outcome. Those of steps belong to their graphs.
+    pub(super) fn end_all(&mut self, out: &mut Out<Output>) {
+        let waits = |live: &Live| matches!(live.origin, Some(Origin::Request(_)));
+        let calls = self.calls.iter().filter(|(_, live)| waits(live));
+        let calls: Vec<u32> = calls.map(|(slot, _)| slot as u32).collect();
+        for slot in calls {
+            let refusal = Refusal::cut_off(self.calls[slot as usize].attempt > 0);
+            self.give_up(self.id(slot), refusal, out);
+        }
+    }
+
+    /// The run a call is in hand as.
+    pub(crate) fn run_of(&self, slot: u32) -> Option<RunId> {
+        match self.calls.get(slot as usize)?.place {
+            Place::Running { run, .. } => Some(run),
+            Place::Waiting => None,
+        }
     }
 
     /// Answers a call whose outcome is no longer awaited. A run in hand keeps its credit until
@@ -344,7 +357,7 @@ impl Rpc {
                 self.registry.gave_up(demand, |id| waits(calls, id));
             }
             Place::Running { worker, run } => {
-                (call.args, call.kwargs, call.frames) = (None, None, Frames::new());
+                call.call = self.nothing.clone();
                 if let Some(timer) = call.timer.take() {
                     self.deadlines.cancel(timer);
                 }
@@ -421,9 +434,9 @@ impl Rpc {
             return self.replace(now, slot, out);
         }
         let refusal = if !call.may_repeat {
-            format!("{peer} was lost while it ran {}", call.fun)
+            format!("{peer} was lost while it ran {}", call.call.fun)
         } else if call.attempt >= WORKERS_LOST {
-            format!("{WORKERS_LOST} workers were lost while they ran {}", call.fun)
+            format!("{WORKERS_LOST} workers were lost while they ran {}", call.call.fun)
         } else {
             self.counters.moved += 1;
             return self.replace(now, slot, out);
@@ -436,7 +449,7 @@ impl Rpc {
     /// Places a call again that was with a worker; it goes before those that never were.
     fn replace(&mut self, now: Time, slot: u32, out: &mut Out<Output>) {
         let call = &self.calls[slot as usize];
-        let (demand, wait) = (call.demand, call.wait);
+        let (demand, wait) = (call.demand, call.waits());
         if call.origin.is_none() {
             self.forget(slot);
             return;
@@ -457,7 +470,7 @@ impl Rpc {
         let refusal = if call.attempt == 0 {
             self.registry.nobody(call.demand, &self.workers)
         } else {
-            let message = format!("its worker was lost and nobody else offers {}", call.fun);
+            let message = format!("its worker was lost and nobody else offers {}", call.call.fun);
             Refusal::new(Code::OutcomeUnknown, message)
         };
         if let Some(origin) = self.forget(slot) {

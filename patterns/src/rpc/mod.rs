@@ -13,14 +13,16 @@ mod registry;
 mod tests;
 mod workers;
 
+use std::sync::Arc;
+
 use slab::Slab;
 use smol_str::SmolStr;
 
 use crate::base::{
     CallId, Deadlines, Ids, Limits, Map, Out, PeerId, Refusal, Rng, RunId, Time, seeded,
 };
-use crate::ops::{CallOptions, Offer, Run};
-use crate::values::{Body, Frames, Value};
+use crate::ops::{Call, Offer, Run};
+use crate::values::Body;
 pub use describe::Placement;
 use registry::Registry;
 use workers::Workers;
@@ -101,6 +103,8 @@ pub enum Input {
     },
     /// The broker is going down: nothing new.
     Drain,
+    /// It goes down now: requests that wait get their outcome.
+    End,
 }
 
 /// A call to place.
@@ -108,20 +112,10 @@ pub enum Input {
 pub struct Submit {
     /// Who gets the outcome.
     pub origin: Origin,
-    /// The function.
-    pub fun: SmolStr,
-    /// The arguments by position.
-    pub args: Option<Value>,
-    /// The arguments by name.
-    pub kwargs: Option<Value>,
-    /// The attachments both name.
-    pub frames: Frames,
-    /// Where and how it may run.
-    pub options: CallOptions,
+    /// What to run, and how.
+    pub call: Arc<Call>,
     /// Monotonic nanoseconds after which nobody waits for it.
     pub deadline_ns: u64,
-    /// Whether the origin wants to hear of starts and progress.
-    pub progress: bool,
 }
 
 /// What the system wants done.
@@ -220,6 +214,8 @@ pub struct Rpc {
     rng: Rng,
     counters: Counters,
     draining: bool,
+    /// Takes the place of a call that nobody waits for, so that its arguments can go.
+    nothing: Arc<Call>,
 }
 
 impl Rpc {
@@ -238,6 +234,7 @@ impl Rpc {
             rng: Rng::new(seed ^ 0x2c7),
             counters: Counters::default(),
             draining: false,
+            nothing: Arc::default(),
         }
     }
 
@@ -260,6 +257,7 @@ impl Rpc {
                 }
             }
             Input::Drain => self.draining = true,
+            Input::End => self.end_all(out),
         }
     }
 
@@ -292,6 +290,13 @@ impl Rpc {
     #[must_use]
     pub const fn is_draining(&self) -> bool {
         self.draining
+    }
+
+    /// Slots of the calls a connection has in hand.
+    #[must_use]
+    pub fn in_hand(&self, peer: PeerId) -> &[u32] {
+        let worker = self.workers.get(peer.slot).filter(|worker| worker.peer == peer);
+        worker.map_or(&[], |worker| &worker.in_hand)
     }
 
     /// Calls and steps that have no outcome yet, and runs a worker still has in hand.

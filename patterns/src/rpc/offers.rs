@@ -158,7 +158,7 @@ impl Rpc {
         self.registry.demand_mut(demand).stale = 0;
         let waiting: Vec<CallId> = line.into_iter().filter(|&id| waits(calls, id)).collect();
         for id in waiting {
-            if self.calls[id.slot as usize].wait {
+            if self.calls[id.slot as usize].waits() {
                 self.registry.demand_mut(demand).line.push_back(id);
             } else {
                 self.refuse_unplaced(id.slot, out);

@@ -267,7 +267,7 @@ impl Registry {
 }
 
 /// Who may take a demand: all versions of a range share the work; without a range the highest
-/// version that has the locs.
+/// version that has the locs, a pre-release only where there is nothing else.
 fn candidates(entry: &Entry, key: &DemandKey, workers: &Workers) -> Vec<Candidate> {
     let range = parse_range(key.version.as_deref());
     let able = |offered: &&Offered| {
@@ -276,7 +276,10 @@ fn candidates(entry: &Entry, key: &DemandKey, workers: &Workers) -> Vec<Candidat
     };
     let highest = match key.version {
         Some(_) => None,
-        None => entry.offered.iter().filter(able).map(|offered| &offered.version).max(),
+        None => {
+            let versions = entry.offered.iter().filter(able).map(|offered| &offered.version);
+            versions.max_by_key(|version| (version.pre.is_empty(), *version))
+        }
     };
     entry
         .offered

@@ -121,6 +121,26 @@ use crate::node::script::{Stage, check, check_within};
     → c1 result a 1
 "#
 )]
+#[case::a_pre_release_only_where_there_is_nothing_else(
+    r#"
+    w1 offers f@2.0.0-beta.1
+    → w1 offered 1, credit 1
+    c1 calls a f
+    → w1 run f
+    w2 offers f@1.0.0
+    → w2 offered 1, credit 1
+    c1 calls b f
+    → w2 run f
+    c1 calls c f version=>=2.0.0-beta.1
+    w1 returns f 1
+    → c1 result a 1
+    → w1 run f
+    w1 returns f 2
+    → c1 result c 2
+    w2 returns f 3
+    → c1 result b 3
+"#
+)]
 #[case::version_range(
     r#"
     w1 offers f@1.0.0
@@ -884,6 +904,19 @@ fn endings(#[case] script: &str) {
     → c1 result b 2
     w2 returns f 3
     → c1 result c 3
+"#
+)]
+#[case::a_stalled_worker_that_pauses_gets_nothing(
+    r#"
+    w1 offers f
+    → w1 offered 1, credit 1
+    c1 calls a f wait
+    → w1 run f
+    w1 unsent f
+    w1 offers f credit=0
+    → w1 offered 1, credit 0
+    c1 cancels a
+    → c1 error a cancelled: cancelled by the caller
 "#
 )]
 #[case::what_cannot_be_encoded_fails(

@@ -151,7 +151,9 @@ pub(super) fn skip(b: &[u8], at: usize, room: usize, limit: usize) -> Result<usi
         | Head::Bin { end, .. }
         | Head::Ext { end } => Ok(end),
         Head::Text { start, end } => {
-            super::json::utf8(b, start, end)?;
+            if !b[start..end].is_ascii() {
+                super::json::utf8(b, start, end)?;
+            }
             Ok(end)
         }
         Head::Array { start, items } => skip_many(b, start, u64::from(items), room, limit),
@@ -172,7 +174,9 @@ fn skip_many(
     }
     for _ in 0..values {
         at = match b.get(at) {
-            Some(0x00..=0x7F | 0xE0..=0xFF) => at + 1,
+            // Small numbers, null, the truth values, the empty string.
+            Some(0x00..=0x7F | 0xA0 | 0xC0 | 0xC2 | 0xC3 | 0xE0..=0xFF) => at + 1,
+            Some(0x80 | 0x90) if room > 1 => at + 1,
             _ => skip(b, at, room - 1, limit)?,
         };
     }

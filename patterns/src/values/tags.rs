@@ -183,7 +183,7 @@ impl<'a> Walk<'a, '_> {
             Shape::Map => self.object(),
             Shape::Array => {
                 let mut array = self.cursor.array()?;
-                while self.cursor.item(&mut array)? {
+                while self.cursor.leaves(&mut array, self.mode == Mode::Names)?.1 {
                     self.value()?;
                 }
                 Ok(())

@@ -192,7 +192,12 @@ impl Counts {
             }
         } else {
             let mut array = cursor.array()?;
-            while cursor.item(&mut array)? {
+            loop {
+                let (leaves, more) = cursor.leaves(&mut array, false)?;
+                items += leaves;
+                if !more {
+                    break;
+                }
                 self.value(cursor)?;
                 items += 1;
             }
@@ -375,6 +380,12 @@ impl<'s> Conversion<'_, 's, '_> {
 
 /// A JSON number in MessagePack: whole if it is written so, else a float.
 fn put_number(out: &mut Vec<u8>, text: &[u8]) -> Result<(), Fault> {
+    // Any eighteen digits fit; most numbers have fewer.
+    if text.len() <= 18 && text.iter().all(u8::is_ascii_digit) {
+        let number = text.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+        msgpack::put_u64(out, number);
+        return Ok(());
+    }
     let Ok(text) = std::str::from_utf8(text) else {
         return Err(Fault::unencodable("not a number"));
     };

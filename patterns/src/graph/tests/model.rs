@@ -193,12 +193,13 @@ fn run(plans: &[Plan], on_error: OnError, credit: u32, seed: u64) -> GraphReply 
         options: GraphOptions { returns: Returns::All, on_error, ..GraphOptions::default() },
         ..GraphPart::default()
     };
-    node.handle(now, Input::Request { peer: CALLER, request: Request::Graph(part) }, &mut out);
+    let request = Request::Graph(part.into());
+    node.handle(now, Input::Request { peer: CALLER, request }, &mut out);
     let mut reply = None;
     loop {
         for output in out.drain() {
             match output.reply {
-                Reply::Run(run) => hands.push(*run),
+                Reply::Run(run) => hands.push(run),
                 Reply::Cancel { run } => hands.retain(|held| held.id != run),
                 Reply::Graph(told) => assert!(reply.replace(*told).is_none(), "two outcomes"),
                 Reply::Offered { .. } => {}
@@ -269,7 +270,8 @@ proptest! {
         let good = ends.iter().filter(|end| end.value().is_some()).count();
         prop_assert_eq!(reply.results.len(), good);
         for (name, body) in &reply.results {
-            prop_assert_eq!(Some(&*body.value.bytes), ends[number(name)].value().map(str::as_bytes));
+            let meant = ends[number(name)].value();
+            prop_assert_eq!(Some(&*body.value.bytes), meant.map(str::as_bytes));
         }
         prop_assert_eq!(reply.error.is_some(), good < plans.len());
     }
@@ -288,7 +290,8 @@ proptest! {
             prop_assert!(told == meant || failing && told == "cancelled", "{}: {told}", step.name);
         }
         for (name, body) in &reply.results {
-            prop_assert_eq!(Some(&*body.value.bytes), ends[number(name)].value().map(str::as_bytes));
+            let meant = ends[number(name)].value();
+            prop_assert_eq!(Some(&*body.value.bytes), meant.map(str::as_bytes));
         }
         if let Some((_, step)) = &reply.error {
             let cause = step.as_ref().map(|name| &ends[number(name)]);

@@ -1,0 +1,96 @@
+//! The broker's own functions: what they see of the systems.
+
+use serde_json::{Value as Json, json};
+
+use super::{Node, Output};
+use crate::base::{Code, Out, PeerId, Refusal, RunId, Time};
+use crate::builtins::{self, Builtin};
+use crate::graph;
+use crate::ops::{Call, CallOptions};
+use crate::rpc::{self, Origin};
+use crate::values::{Body, Value};
+
+impl Node {
+    /// Where a step would go now, in words.
+    pub(super) fn place(&mut self, fun: &str, options: &CallOptions) -> Result<String, Refusal> {
+        if fun.starts_with("mpreg.") {
+            return builtins::placement(fun).map(|()| self.about.node.to_string());
+        }
+        Ok(match self.rpc.placement(fun, options)? {
+            rpc::Placement::Worker(peer) => peer.to_string(),
+            rpc::Placement::Line(ahead) => format!("all busy, {ahead} in line"),
+        })
+    }
+
+    /// Runs a function of the broker's own.
+    pub(super) fn builtin(
+        &mut self,
+        now: Time,
+        origin: Origin,
+        peer: PeerId,
+        call: &Call,
+        out: &mut Out<Output>,
+    ) {
+        let outcome = match builtins::parse(call) {
+            Err(refusal) => Err(refusal),
+            Ok(Builtin::Functions) => Ok(self.rpc.functions()),
+            Ok(Builtin::Workers) => Ok(self.workers()),
+            Ok(Builtin::Status) => Ok(self.status(now)),
+            Ok(Builtin::Graphs) => Ok(self.graphs.list()),
+            Ok(Builtin::Explain { track }) => self.explain(now, track),
+            Ok(Builtin::Check { part, ask }) => match origin {
+                Origin::Request(request) => {
+                    let input = graph::Input::Check { request, peer, part: *part, ask };
+                    return self.graphs.handle(now, input, &mut self.graph_out);
+                }
+                Origin::Step { .. } => {
+                    Err(Refusal::new(Code::NotSupported, "a step cannot check a graph"))
+                }
+            },
+        };
+        let outcome = outcome.map(|json| Body::plain(Value::from_serialize(&json)));
+        self.done(now, origin, outcome, out);
+    }
+
+    fn workers(&self) -> Json {
+        let mut workers = self.rpc.workers();
+        for row in workers.as_array_mut().into_iter().flatten() {
+            let peer = row["worker"].as_str().unwrap_or_default();
+            let known = self.known.values().find(|(known, _)| known.to_string() == peer);
+            row["name"] = known.and_then(|(_, name)| name.as_deref()).into();
+        }
+        workers
+    }
+
+    fn explain(&self, now: Time, track: RunId) -> Result<Json, Refusal> {
+        let (mut about, steps) = self.graphs.explain(track)?;
+        let rows = steps.into_iter().map(|step| {
+            let why = match step.why {
+                graph::Why::Says(words) => words,
+                graph::Why::Called(call) => {
+                    self.rpc.explain(now, call).unwrap_or_else(|| "is ending".into())
+                }
+            };
+            json!({ "step": step.name.as_str(), "state": step.state, "why": why })
+        });
+        about["open"] = rows.collect::<Vec<_>>().into();
+        Ok(about)
+    }
+
+    fn status(&self, now: Time) -> Json {
+        let started_ms = self.started_ms.unwrap_or(now.wall_ms);
+        json!({
+            "node": self.about.node.as_str(),
+            "version": self.about.version.as_str(),
+            "epoch": self.about.epoch,
+            "endpoints": self.about.endpoints,
+            "uptime_ms": now.wall_ms.saturating_sub(started_ms),
+            "requests": self.requests.len(),
+            "calls": self.rpc.counters(),
+            "graphs": self.graphs.counters(),
+            "graphs_in_flight": self.graphs.in_flight(),
+            "cancels_ignored": self.cancels_ignored,
+            "process": self.gauges,
+        })
+    }
+}

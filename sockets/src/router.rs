@@ -19,6 +19,8 @@ const HEARTBEAT_MS: i32 = 250;
 const SILENCE_MS: i32 = 750;
 /// Coalesced frames that libzmq may hold for one peer.
 const SEND_FRAMES: i32 = 64;
+/// Messages that libzmq reads ahead from one peer: each may be an envelope of several MiB.
+const RECEIVE_FRAMES: i32 = 64;
 const LINGER_MS: i32 = 500;
 const SOCKET_BATCH_BYTES: i32 = 64 << 10;
 
@@ -87,6 +89,7 @@ impl Router {
         socket.set_heartbeat_ivl(HEARTBEAT_MS)?;
         socket.set_heartbeat_timeout(SILENCE_MS)?;
         socket.set_sndhwm(SEND_FRAMES)?;
+        socket.set_rcvhwm(RECEIVE_FRAMES)?;
         socket.set_maxmsgsize(FRAME_BYTES as i64)?;
         socket.set_ipv6(address.starts_with("tcp://["))?;
         raw::set_notices(&mut socket, GONE)?;

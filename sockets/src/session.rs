@@ -1,6 +1,9 @@
 //! How one peer speaks: its encoding, whether it takes batches, and what a REQ still owes an
 //! answer.
 
+#[cfg(test)]
+mod tests;
+
 use mpreg_patterns::base::{Code, Refusal, RunId};
 use mpreg_patterns::node::error_reply;
 use mpreg_patterns::ops::{GraphReply, Reply, Request};
@@ -70,8 +73,27 @@ pub struct Refused {
 #[derive(Debug)]
 struct Expected {
     batch: bool,
-    items: Vec<(Option<SmolStr>, Option<Reply>)>,
+    /// One error answers all of it.
+    unreadable: bool,
+    items: Vec<Awaited>,
     left: usize,
+}
+
+/// One item of a REQ's message, and its outcome once that is there.
+#[derive(Debug)]
+struct Awaited {
+    id: Option<SmolStr>,
+    what: Answer,
+    outcome: Option<Reply>,
+}
+
+/// What kind of reply is the outcome of an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Pong,
+    Welcome,
+    Bye,
+    Outcome,
 }
 
 /// One peer's way of speaking, and what is on its way to it.
@@ -84,6 +106,8 @@ pub struct Session {
     ready: std::collections::VecDeque<Parcel>,
     runs: Vec<RunId>,
     expected: Option<Expected>,
+    /// Graphs a part of whose reply could not be encoded: their last part becomes the error.
+    spoilt: Vec<(SmolStr, Refusal)>,
 }
 
 impl Default for Session {
@@ -96,6 +120,7 @@ impl Default for Session {
             ready: std::collections::VecDeque::new(),
             runs: Vec::new(),
             expected: None,
+            spoilt: Vec::new(),
         }
     }
 }
@@ -106,82 +131,123 @@ impl Session {
         (self.is_req, self.prefix) = (is_req, prefix);
         if is_req {
             // A REQ that asks again has given up what it asked before.
-            self.expected = Some(Expected { batch: false, items: Vec::new(), left: 0 });
+            let (batch, unreadable, items, left) = Default::default();
+            self.expected = Some(Expected { batch, unreadable, items, left });
         }
     }
 
     /// Lets one item through to the rules, or says why not.
     pub fn admit(&mut self, item: Item<Request>) -> Result<Request, Box<Refused>> {
         let index = item.index;
-        let (id, admitted) = match item.result {
+        let (id, what, admitted) = match item.result {
             Ok(request) => {
                 if let Request::Hello(hello) = &request {
                     self.coalesces = hello.batch.unwrap_or(self.coalesces);
                 }
-                let id = id_of(&request).cloned();
+                let (id, what) = (id_of(&request).cloned(), Answer::to(&request));
                 match self.needs_dealer(&request) {
-                    Some(refusal) => (id.clone(), Err((id, None, refusal, None))),
-                    None => (id, Ok(request)),
+                    Some((op, refusal)) => {
+                        (id.clone(), what, Err((id, op.map(SmolStr::new_static), refusal, None)))
+                    }
+                    None => (id, what, Ok(request)),
                 }
             }
-            Err(bad) => (bad.id.clone(), Err((bad.id, bad.op, bad.refusal, bad.run))),
+            Err(bad) => {
+                (bad.id.clone(), Answer::Outcome, Err((bad.id, bad.op, bad.refusal, bad.run)))
+            }
         };
-        if let Some(expected) = &mut self.expected {
-            expected.items.push((id, None));
+        let place = self.expected.as_mut().map(|expected| {
+            expected.items.push(Awaited { id, what, outcome: None });
             expected.left += 1;
-        }
+            expected.items.len() as u32 - 1
+        });
         admitted.map_err(|(id, op, error, run)| {
             let failure = |run| {
                 let message = format!("the worker's answer could not be read: {error}");
                 (run, Refusal::by_worker(Some(&error.code), &message, false))
             };
             let run = run.map(failure);
-            let item = index.filter(|_| id.is_none());
+            // To a REQ it is the place among the outcomes, and goes no further; see `outcome`.
+            let item = place.or_else(|| index.filter(|_| id.is_none()));
             Box::new(Refused { reply: Reply::Error { id, op, item, error, track: None }, run })
         })
     }
 
-    fn needs_dealer(&self, request: &Request) -> Option<Refusal> {
-        let op = match request {
+    fn needs_dealer(&self, request: &Request) -> Option<(Option<&'static str>, Refusal)> {
+        let (op, why) = match request {
             _ if !self.is_req => return None,
-            Request::Cancel { .. } => "cancel has no reply",
-            Request::Offer(_) => "an offer is followed by runs",
-            Request::Result { .. } | Request::Failed { .. } | Request::Stray => {
-                "an outcome has no reply"
+            Request::Cancel { .. } => (Some("cancel"), "cancel has no reply"),
+            Request::Offer(_) => (Some("offer"), "an offer is followed by runs"),
+            Request::Result { .. } => (Some("result"), "an outcome has no reply"),
+            Request::Failed { .. } => (Some("error"), "an outcome has no reply"),
+            Request::Stray => (None, "an outcome has no reply"),
+            Request::Progress { .. } => (Some("progress"), "progress has no reply"),
+            Request::Graph(part) if part.more || part.part > 0 => {
+                (Some("graph"), "a part of a graph has no reply")
             }
-            Request::Progress { .. } => "progress has no reply",
-            Request::Graph(part) if part.more || part.part > 0 => "a part of a graph has no reply",
             _ => return None,
         };
-        let message = format!("{op}, and a REQ socket waits for exactly one");
-        Some(Refusal::new(Code::NeedsDealer, message))
+        let message = format!("{why}, and a REQ socket waits for exactly one");
+        Some((op, Refusal::new(Code::NeedsDealer, message)))
     }
 
-    /// How the message was encoded: the peer is answered likewise.
+    /// How the peer is answered: the encoding, and whether in batches.
+    #[must_use]
+    pub const fn manner(&self) -> (Encoding, bool) {
+        (self.batch.encoding(), self.coalesces)
+    }
+
+    /// Answers the peer in another manner from now on.
+    pub fn speak(&mut self, encoding: Encoding, coalesces: bool) {
+        self.coalesces = coalesces;
+        if self.batch.encoding() != encoding {
+            self.close();
+            self.batch = Batch::new(encoding);
+        }
+    }
+
+    /// What the message was: a REQ's batch is answered by an array.
     pub fn heard(&mut self, decoded: &Decoded) {
-        self.coalesces |= decoded.batch && !self.is_req;
         if let Some(expected) = &mut self.expected {
             expected.batch = decoded.batch;
-        }
-        if self.batch.encoding() != decoded.encoding {
-            self.close();
-            self.batch = Batch::new(decoded.encoding);
         }
     }
 
     /// The message could not be read: one error answers all of it.
     pub fn unreadable(&mut self) {
         if let Some(expected) = &mut self.expected {
-            expected.items = vec![(None, None)];
-            expected.left = 1;
+            expected.items = vec![Awaited { id: None, what: Answer::Outcome, outcome: None }];
+            (expected.unreadable, expected.left) = (true, 1);
         }
     }
 
     /// Adds a message to what goes out. Nothing was added if its values cannot be encoded.
     pub fn push(&mut self, reply: &Reply) -> Result<(), Refusal> {
-        if self.is_req {
-            return self.outcome(reply);
+        match reply {
+            _ if self.is_req => self.outcome(reply),
+            Reply::Graph(part) => self.push_part(part, reply),
+            _ => self.add(reply),
         }
+    }
+
+    /// Adds a part of a graph's reply. If one of several cannot be encoded the rest is held back,
+    /// and the last is refused in its place: a graph has one outcome.
+    fn push_part(&mut self, part: &GraphReply, reply: &Reply) -> Result<(), Refusal> {
+        let refusal = match self.spoilt.iter().position(|(id, _)| *id == part.id) {
+            Some(at) => self.spoilt.swap_remove(at).1,
+            None => match self.add(reply) {
+                Ok(()) => return Ok(()),
+                Err(refusal) => refusal,
+            },
+        };
+        if !part.more {
+            return Err(refusal);
+        }
+        self.spoilt.push((part.id.clone(), refusal));
+        Ok(())
+    }
+
+    fn add(&mut self, reply: &Reply) -> Result<(), Refusal> {
         if self.coalesces {
             match self.batch.push(reply).map_err(refuse)? {
                 Pushed::Joined => {}
@@ -252,9 +318,14 @@ impl Session {
     fn outcome(&mut self, reply: &Reply) -> Result<(), Refusal> {
         let Some(expected) = &mut self.expected else { return Ok(()) };
         let Some(at) = expected.place(reply) else { return Ok(()) };
-        let slot = &mut expected.items[at].1;
+        let batch = expected.batch;
+        let slot = &mut expected.items[at].outcome;
         let more = matches!(reply, Reply::Graph(part) if part.more);
-        *slot = Some(join(slot.take(), reply));
+        let mut whole = join(slot.take(), reply);
+        if let Reply::Error { id, item, .. } = &mut whole {
+            *item = item.filter(|_| batch && id.is_none());
+        }
+        *slot = Some(whole);
         if more {
             return Ok(());
         }
@@ -271,7 +342,8 @@ impl Session {
     /// One message for one message: the outcome, or an array of all of them.
     fn answer(&self, expected: Expected) -> Message {
         let encoding = self.batch.encoding();
-        let (ids, replies): (Vec<_>, Vec<_>) = expected.items.into_iter().unzip();
+        let told = expected.items.into_iter().map(|item| (item.id, item.outcome));
+        let (ids, replies): (Vec<_>, Vec<_>) = told.unzip();
         let mut replies: Vec<Reply> = replies.into_iter().flatten().collect();
         loop {
             let encoded = if expected.batch {
@@ -283,9 +355,32 @@ impl Session {
                 Ok(message) => return message,
                 // An error has no values, so this happens once for each reply at most.
                 Err((at, fault)) => {
-                    replies[at] = error_reply(ids[at].clone(), None, refuse(fault));
+                    let op = op_of(&replies[at]);
+                    replies[at] = error_reply(ids[at].clone(), op, refuse(fault));
                 }
             }
+        }
+    }
+}
+
+impl Answer {
+    fn to(request: &Request) -> Self {
+        match request {
+            Request::Hello(_) => Self::Welcome,
+            Request::Ping { .. } => Self::Pong,
+            Request::Bye { .. } => Self::Bye,
+            _ => Self::Outcome,
+        }
+    }
+}
+
+impl Awaited {
+    /// Whether its outcome, or the rest of it, is still to come.
+    fn is_open(&self) -> bool {
+        match &self.outcome {
+            None => true,
+            Some(Reply::Graph(part)) => part.more,
+            Some(_) => false,
         }
     }
 }
@@ -293,24 +388,28 @@ impl Session {
 impl Expected {
     /// The item that a reply answers.
     fn place(&self, reply: &Reply) -> Option<usize> {
-        let open = |(_, answer): &(_, Option<Reply>)| match answer {
-            None => true,
-            Some(Reply::Graph(part)) => part.more,
-            Some(_) => false,
-        };
-        let id = match reply {
+        let (id, what) = match reply {
             Reply::Progress(_) | Reply::Run(_) | Reply::Cancel { .. } | Reply::Offered { .. } => {
                 return None;
             }
-            Reply::Error { id: None, item: Some(item), .. } => return Some(*item as usize),
-            Reply::Result { id, .. } => Some(id),
-            Reply::Graph(graph) => Some(&graph.id),
-            Reply::Error { id, .. }
-            | Reply::Welcome { id, .. }
-            | Reply::Pong { id }
-            | Reply::Bye { id } => id.as_ref(),
+            // What was refused at the door knows its place.
+            Reply::Error { item: Some(item), .. } => {
+                let item = *item as usize;
+                let open = self.items.get(item).is_some_and(Awaited::is_open);
+                return (open && !self.unreadable).then_some(item);
+            }
+            Reply::Error { id, op, .. } if op.as_deref() == Some("hello") => {
+                (id.as_ref(), Answer::Welcome)
+            }
+            Reply::Error { id, .. } => (id.as_ref(), Answer::Outcome),
+            Reply::Result { id, .. } => (Some(id), Answer::Outcome),
+            Reply::Graph(graph) => (Some(&graph.id), Answer::Outcome),
+            Reply::Welcome { id, .. } => (id.as_ref(), Answer::Welcome),
+            Reply::Pong { id } => (id.as_ref(), Answer::Pong),
+            Reply::Bye { id } => (id.as_ref(), Answer::Bye),
         };
-        let matches = |item: &(Option<SmolStr>, Option<Reply>)| open(item) && item.0.as_ref() == id;
+        let matches =
+            |item: &Awaited| item.is_open() && item.what == what && item.id.as_ref() == id;
         match reply {
             // The first use of an id keeps its outcome: this belongs to the last.
             Reply::Error { error, .. } if error.refused.is_some() => {
@@ -332,6 +431,15 @@ fn join(before: Option<Reply>, reply: &Reply) -> Reply {
             Reply::Graph(whole)
         }
         (_, reply) => reply.clone(),
+    }
+}
+
+/// The op whose outcome a reply is, where it can fail to be encoded.
+fn op_of(reply: &Reply) -> Option<&'static str> {
+    match reply {
+        Reply::Result { .. } => Some("call"),
+        Reply::Graph(_) => Some("graph"),
+        _ => None,
     }
 }
 

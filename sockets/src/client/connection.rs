@@ -158,7 +158,7 @@ pub(super) async fn ask_call(
     call.id = key.to_smolstr();
     let timeout_ms = call.options.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS);
     let (pending, receiver) = pending(Duration::from_millis(timeout_ms) + GRACE, progress);
-    lane.push(Command::AskOne { key, request: Request::Call(call), pending });
+    lane.push(Command::AskOne { key, request: Request::Call(call.into()), pending });
     wait(lane, key, receiver).await
 }
 
@@ -172,8 +172,9 @@ pub(super) async fn ask_graph(
     let first = parts.first();
     let timeout_ms = first.and_then(|part| part.options.timeout_ms).unwrap_or(DEFAULT_TIMEOUT_MS);
     let id = key.to_smolstr();
-    let requests =
-        parts.into_iter().map(|part| Request::Graph(GraphPart { id: id.clone(), ..part }));
+    let requests = parts
+        .into_iter()
+        .map(|part| Request::Graph(Box::new(GraphPart { id: id.clone(), ..part })));
     let requests = requests.collect();
     let (pending, receiver) = pending(Duration::from_millis(timeout_ms) + GRACE, progress);
     lane.push(Command::Ask { key, requests, pending });

@@ -277,7 +277,7 @@ impl Driver {
 
     fn reply(&mut self, reply: Reply) {
         match reply {
-            Reply::Run(run) => self.run_one(*run),
+            Reply::Run(run) => self.run_one(run),
             Reply::Result { id, body, .. } => self.answer(&id, Ok(Answer::Body(body))),
             Reply::Error { id: Some(id), error, .. } => {
                 self.answer(&id, Err(Error::Refused(Box::new(error))));
@@ -324,7 +324,7 @@ impl Driver {
         }
     }
 
-    fn progress(&mut self, progress: ProgressReply) {
+    fn progress(&self, progress: ProgressReply) {
         let pending = progress.id.parse().ok().and_then(|key: u64| self.pending.get(&key));
         if let Some(to) = pending.and_then(|pending| pending.progress.as_ref()) {
             let _ = to.send(progress);

@@ -121,14 +121,12 @@ impl Client {
     }
 
     /// A call of one function; see [`CallBuilder`].
-    #[must_use]
     pub fn call(&self, fun: &str) -> CallBuilder {
         let call = Call { fun: SmolStr::new(fun), ..Call::default() };
         CallBuilder { lane: self.lane.clone(), call, progress: None, fault: None }
     }
 
     /// A dependency graph; see [`GraphBuilder`].
-    #[must_use]
     pub fn graph(&self) -> GraphBuilder {
         GraphBuilder::new(self.clone())
     }

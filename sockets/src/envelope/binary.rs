@@ -11,7 +11,9 @@ use bincode::{DefaultOptions, Options};
 use mpreg_patterns::base::{Code, Refusal};
 use mpreg_patterns::values::Kind;
 
-use super::op::{Blame, Failure, Id, Offered, Op, Raw, Step, Text, Wanted};
+use super::op::{
+    Blame, CallOp, Failure, Id, Offered, Op, Raw, ResultOp, RunOp, Step, Text, Wanted,
+};
 
 /// The first byte of a batch in this layout.
 pub(super) const FIRST: u8 = 1;
@@ -19,7 +21,7 @@ pub(super) const FIRST: u8 = 1;
 pub(super) const HEAD: usize = 9;
 
 /// Why a batch cannot be read.
-type Why = &'static str;
+pub(super) type Why = &'static str;
 
 const SHORT: Why = "the frame ends inside an op";
 
@@ -28,6 +30,7 @@ fn refuse(why: Why) -> Refusal {
 }
 
 /// Reads one op after the other out of a batch.
+#[derive(Clone)]
 pub(super) struct Ops<'a> {
     rest: Rest<'a>,
     left: u64,
@@ -41,22 +44,58 @@ impl<'a> Ops<'a> {
         Ok((Self { rest, left }, left))
     }
 
-    /// The next op; checks that nothing follows the last.
+    /// Whether another op follows; checks that nothing follows the last.
     #[inline]
-    pub(super) fn next(&mut self) -> Result<Option<Op<'a>>, Refusal> {
-        if self.left == 0 {
-            return match self.rest.0 {
-                [] => Ok(None),
-                _ => Err(refuse("bytes follow the last op")),
-            };
+    pub(super) fn more(&mut self) -> Result<bool, Refusal> {
+        if self.left == 0 && !self.rest.0.is_empty() {
+            return Err(refuse("bytes follow the last op"));
         }
-        self.left -= 1;
-        op(&mut self.rest).map(Some).map_err(refuse)
+        let more = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        Ok(more)
+    }
+
+    /// Reads any op.
+    pub(super) fn op(&mut self) -> Result<Op<'a>, Refusal> {
+        op(&mut self.rest).map_err(refuse)
+    }
+
+    /// Reads an op of one kind, if the next is of that kind: the way past [`Op`] for those that
+    /// come most, since an op of any kind is large.
+    #[inline]
+    pub(super) fn only<T: Common<'a>>(&mut self) -> Result<Option<T>, Refusal> {
+        let before = self.rest.0;
+        match self.rest.read::<u32>() {
+            Ok(variant) if variant == T::VARIANT => self.rest.read().map(Some).map_err(refuse),
+            _ => {
+                self.rest.0 = before;
+                Ok(None)
+            }
+        }
     }
 }
 
+/// An op that comes often.
+pub(super) trait Common<'a>: Field<'a> {
+    /// Its place among the ops.
+    const VARIANT: u32;
+}
+
+impl<'a> Common<'a> for CallOp<'a> {
+    const VARIANT: u32 = 4;
+}
+
+impl<'a> Common<'a> for ResultOp<'a> {
+    const VARIANT: u32 = 5;
+}
+
+impl<'a> Common<'a> for RunOp<'a> {
+    const VARIANT: u32 = 9;
+}
+
 /// What has not been read yet.
-struct Rest<'a>(&'a [u8]);
+#[derive(Clone)]
+pub(super) struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {
     #[inline]
@@ -86,7 +125,7 @@ impl<'a> Rest<'a> {
 }
 
 /// Something that stands in an op.
-trait Field<'a>: Sized {
+pub(super) trait Field<'a>: Sized {
     fn read(rest: &mut Rest<'a>) -> Result<Self, Why>;
 }
 
@@ -124,9 +163,11 @@ impl<'a, T: Field<'a>> Field<'a> for Option<T> {
 impl<'a, T: Field<'a>> Field<'a> for Vec<T> {
     #[inline]
     fn read(rest: &mut Rest<'a>) -> Result<Self, Why> {
-        let length: u64 = rest.read()?;
-        // Nothing is reserved on the word of a peer.
-        (0..length).map(|_| rest.read()).collect()
+        match rest.read()? {
+            0_u64 => Ok(Self::new()),
+            // Nothing is reserved on the word of a peer.
+            length => (0..length).map(|_| rest.read()).collect(),
+        }
     }
 }
 
@@ -217,10 +258,10 @@ impl<'a> Field<'a> for Step<'a> {
     }
 }
 
-#[inline]
-fn op<'a>(rest: &mut Rest<'a>) -> Result<Op<'a>, Why> {
-    Ok(match rest.read::<u32>()? {
-        4 => Op::Call {
+impl<'a> Field<'a> for CallOp<'a> {
+    #[inline]
+    fn read(rest: &mut Rest<'a>) -> Result<Self, Why> {
+        Ok(Self {
             id: rest.read()?,
             fun: rest.read()?,
             args: rest.read()?,
@@ -232,16 +273,37 @@ fn op<'a>(rest: &mut Rest<'a>) -> Result<Op<'a>, Why> {
             wait: rest.read()?,
             progress: rest.read()?,
             track: rest.read()?,
-        },
-        5 => Op::Result { id: rest.read()?, result: rest.read()?, track: rest.read()? },
-        9 => Op::Run {
+        })
+    }
+}
+
+impl<'a> Field<'a> for ResultOp<'a> {
+    #[inline]
+    fn read(rest: &mut Rest<'a>) -> Result<Self, Why> {
+        Ok(Self { id: rest.read()?, result: rest.read()?, track: rest.read()? })
+    }
+}
+
+impl<'a> Field<'a> for RunOp<'a> {
+    #[inline]
+    fn read(rest: &mut Rest<'a>) -> Result<Self, Why> {
+        Ok(Self {
             id: rest.read()?,
             fun: rest.read()?,
             args: rest.read()?,
             kwargs: rest.read()?,
             deadline_ms: rest.read()?,
             attempt: rest.read()?,
-        },
+        })
+    }
+}
+
+#[inline]
+fn op<'a>(rest: &mut Rest<'a>) -> Result<Op<'a>, Why> {
+    Ok(match rest.read::<u32>()? {
+        CallOp::VARIANT => Op::Call(rest.read()?),
+        ResultOp::VARIANT => Op::Result(rest.read()?),
+        RunOp::VARIANT => Op::Run(rest.read()?),
         other => return rare_op(other, rest),
     })
 }

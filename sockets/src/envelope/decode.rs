@@ -1,22 +1,34 @@
 //! Frames to items: one refusal for the whole frame, or each item with its own outcome.
 //!
-//! A frame is read to its end before its first item is handed out, so that no part of a frame that
-//! cannot be read has happened.
+//! JSON and MessagePack are read to their end before the first item is handed out, so that no part
+//! of a frame that cannot be read has happened. A bincode batch, which only our own peers write, is
+//! handed out op by op: those before a fault have happened.
 
 use bytes::Bytes;
 use mpreg_patterns::base::{Code, Limits, Refusal};
 use mpreg_patterns::ops::{Reply, Request};
 use mpreg_patterns::values::{Cursor, Fault, Frames, Kind, Shape};
-use smol_str::SmolStr;
 
-use super::op::Op;
-use super::request::{Context, Incoming};
+use super::request::{Context, Incoming, brokers_own, checked};
 use super::{Bad, Decoded, Encoding, Item, attach, binary, read};
+
+/// The encoding a frame says it has by its first byte that counts, and whether it is a batch.
+#[must_use]
+pub fn detect(body: &[u8]) -> Option<(Encoding, bool)> {
+    match body.iter().find(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n'))? {
+        b'{' => Some((Encoding::Json, false)),
+        b'[' => Some((Encoding::Json, true)),
+        0x80..=0x8F | 0xDE | 0xDF => Some((Encoding::MsgPack, false)),
+        0x90..=0x9F | 0xDC | 0xDD => Some((Encoding::MsgPack, true)),
+        &binary::FIRST => Some((Encoding::Bincode, true)),
+        _ => None,
+    }
+}
 
 /// Decodes what a peer sent to the broker.
 ///
 /// Each item goes to `sink` in its place. An error means that none did, and is answered without
-/// an id.
+/// an id; in a bincode batch, those before the fault did.
 pub fn decode(
     body: &Bytes,
     frames: Frames,
@@ -95,19 +107,16 @@ impl<'r> Reading<'r> {
         cursor
     }
 
-    /// The message an op is, or why it is none.
-    fn message<M: Incoming>(&self, op: &Op<'_>) -> Result<M, Box<Bad>> {
-        M::from_op(op, &self.context).map_err(|refusal| {
-            let id = op.id().filter(|id| super::request::is_id(id)).map(SmolStr::new);
-            let name = SmolStr::new_static(op.name());
-            Box::new(Bad { id, op: Some(name), run: op.run(), refusal })
-        })
-    }
-
     /// Reads one object that stands at the cursor.
     fn object<M: Incoming>(&self, cursor: &mut Cursor<'r>) -> Result<Result<M, Box<Bad>>, Refusal> {
         let op = read::object(cursor, self.context.limits).map_err(unreadable)?;
-        Ok(op.and_then(|op| self.message(&op)))
+        Ok(op.and_then(|op| checked(&op, &self.context)).map_err(|mut bad| {
+            // Whatever else is wrong with it.
+            if let Some(op) = bad.op.as_deref().filter(|op| !M::says(op)) {
+                bad.refusal = brokers_own(op);
+            }
+            bad
+        }))
     }
 
     fn lone<M: Incoming>(
@@ -161,11 +170,17 @@ impl<'r> Reading<'r> {
         }
         let (mut ops, count) = binary::Ops::open(&self.context.body[self.start..])?;
         self.room(count)?;
-        let mut items = Vec::with_capacity(count.min(256) as usize);
-        while let Some(op) = ops.next()? {
-            items.push(Item { index: Some(items.len() as u32), result: self.message(&op) });
+        if count == 0 {
+            return Err(empty());
         }
-        deliver(Encoding::Bincode, items, sink)
+        // Handed on one by one: a list of all would go through memory twice.
+        let mut items = 0;
+        while ops.more()? {
+            let result = M::from_binary(&mut ops, &self.context)?;
+            sink(Item { index: Some(items), result });
+            items += 1;
+        }
+        Ok(Decoded { encoding: Encoding::Bincode, batch: true, items })
     }
 
     /// Checks that a batch may have so many items.
@@ -181,13 +196,17 @@ impl<'r> Reading<'r> {
     }
 }
 
+fn empty() -> Refusal {
+    Refusal::new(Code::EmptyBatch, "the batch has no items")
+}
+
 fn deliver<M>(
     encoding: Encoding,
     items: Vec<Item<M>>,
     sink: &mut dyn FnMut(Item<M>),
 ) -> Result<Decoded, Refusal> {
     if items.is_empty() {
-        return Err(Refusal::new(Code::EmptyBatch, "the batch has no items"));
+        return Err(empty());
     }
     let count = items.len() as u32;
     items.into_iter().for_each(sink);

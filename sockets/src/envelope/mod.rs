@@ -7,7 +7,8 @@
 //! ops into what the broker works with, and check them; `attach` shares attachments out.
 //!
 //! In: [`decode`] for the broker, [`decode_reply`] for its peers. Out: [`Batch`] coalesces,
-//! [`lone`] does not, [`outcomes`] answers a batch of a REQ peer.
+//! [`lone`] does not, [`outcomes`] answers a batch of a REQ peer. [`salvage`] tells which runs a
+//! frame that cannot be read was about.
 //!
 //! Values are checked as they come in and as they go out, and never built into trees. What two
 //! bincode peers say to each other in values is not read at all.
@@ -20,6 +21,7 @@ mod op;
 mod read;
 mod reply;
 mod request;
+mod salvage;
 mod write;
 
 #[cfg(test)]
@@ -31,8 +33,9 @@ use mpreg_patterns::ops::Request;
 use mpreg_patterns::values::{Frames, Kind};
 use smol_str::SmolStr;
 
-pub use decode::{decode, decode_reply};
+pub use decode::{decode, decode_reply, detect};
 pub use encode::{Batch, Outgoing, Pushed, lone, outcomes};
+pub use salvage::{Salvaged, salvage};
 
 /// How a frame is encoded. A peer is answered in the one it spoke last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

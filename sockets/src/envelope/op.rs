@@ -150,6 +150,41 @@ pub(super) struct Step<'a> {
     pub(super) code: Option<Text<'a>>,
 }
 
+/// `call`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct CallOp<'a> {
+    pub(super) id: Text<'a>,
+    pub(super) fun: Text<'a>,
+    pub(super) args: Option<Raw<'a>>,
+    pub(super) kwargs: Option<Raw<'a>>,
+    pub(super) locs: Vec<Text<'a>>,
+    pub(super) version: Option<Text<'a>>,
+    pub(super) timeout_ms: Option<u64>,
+    pub(super) idempotent: Option<bool>,
+    pub(super) wait: bool,
+    pub(super) progress: bool,
+    pub(super) track: Option<u128>,
+}
+
+/// `result` of a call or a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct ResultOp<'a> {
+    pub(super) id: Id<'a>,
+    pub(super) result: Raw<'a>,
+    pub(super) track: Option<u128>,
+}
+
+/// `run`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct RunOp<'a> {
+    pub(super) id: u128,
+    pub(super) fun: Text<'a>,
+    pub(super) args: Option<Raw<'a>>,
+    pub(super) kwargs: Option<Raw<'a>>,
+    pub(super) deadline_ms: u64,
+    pub(super) attempt: u32,
+}
+
 /// One op. The order is frozen.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) enum Op<'a> {
@@ -169,24 +204,8 @@ pub(super) enum Op<'a> {
         id: Option<Text<'a>>,
         about: Raw<'a>,
     },
-    Call {
-        id: Text<'a>,
-        fun: Text<'a>,
-        args: Option<Raw<'a>>,
-        kwargs: Option<Raw<'a>>,
-        locs: Vec<Text<'a>>,
-        version: Option<Text<'a>>,
-        timeout_ms: Option<u64>,
-        idempotent: Option<bool>,
-        wait: bool,
-        progress: bool,
-        track: Option<u128>,
-    },
-    Result {
-        id: Id<'a>,
-        result: Raw<'a>,
-        track: Option<u128>,
-    },
+    Call(CallOp<'a>),
+    Result(ResultOp<'a>),
     Error {
         id: Option<Id<'a>>,
         item: Option<u32>,
@@ -205,14 +224,7 @@ pub(super) enum Op<'a> {
         functions: u32,
         credit: u32,
     },
-    Run {
-        id: u128,
-        fun: Text<'a>,
-        args: Option<Raw<'a>>,
-        kwargs: Option<Raw<'a>>,
-        deadline_ms: u64,
-        attempt: u32,
-    },
+    Run(RunOp<'a>),
     Progress {
         id: Id<'a>,
         event: Option<Text<'a>>,
@@ -260,12 +272,12 @@ impl<'a> Op<'a> {
             Self::Pong { .. } => "pong",
             Self::Hello { .. } => "hello",
             Self::Welcome { .. } => "welcome",
-            Self::Call { .. } => "call",
-            Self::Result { .. } | Self::GraphReply { error: None, .. } => "result",
+            Self::Call(_) => "call",
+            Self::Result(_) | Self::GraphReply { error: None, .. } => "result",
             Self::Error { .. } | Self::GraphReply { .. } => "error",
             Self::Offer { .. } => "offer",
             Self::Offered { .. } => "offered",
-            Self::Run { .. } => "run",
+            Self::Run(_) => "run",
             Self::Progress { .. } => "progress",
             Self::Cancel { .. } => "cancel",
             Self::Bye { .. } => "bye",
@@ -283,21 +295,21 @@ impl<'a> Op<'a> {
             | Self::Offer { id, .. }
             | Self::Offered { id, .. }
             | Self::Bye { id } => id.as_ref().map(|id| Cow::Borrowed(id.as_str())),
-            Self::Call { id, .. } | Self::Graph { id, .. } | Self::GraphReply { id, .. } => {
-                Some(Cow::Borrowed(id.as_str()))
-            }
-            Self::Result { id, .. } | Self::Progress { id, .. } | Self::Cancel { id } => {
+            Self::Call(CallOp { id, .. })
+            | Self::Graph { id, .. }
+            | Self::GraphReply { id, .. } => Some(Cow::Borrowed(id.as_str())),
+            Self::Result(ResultOp { id, .. }) | Self::Progress { id, .. } | Self::Cancel { id } => {
                 Some(id.text())
             }
             Self::Error { id, .. } => id.as_ref().map(Id::text),
-            Self::Run { id, .. } => Some(Cow::Owned(RunId(*id).to_string())),
+            Self::Run(run) => Some(Cow::Owned(RunId(run.id).to_string())),
         }
     }
 
     /// The run a worker speaks of.
     pub(super) fn run(&self) -> Option<RunId> {
         match self {
-            Self::Result { id, .. } | Self::Error { id: Some(id), .. } => id.run(),
+            Self::Result(ResultOp { id, .. }) | Self::Error { id: Some(id), .. } => id.run(),
             _ => None,
         }
     }
@@ -305,10 +317,10 @@ impl<'a> Op<'a> {
     /// The values that may have attachments.
     pub(super) fn values(&self) -> impl Iterator<Item = &Raw<'a>> {
         let (pair, many): ([Option<&Raw<'a>>; 2], &[(Text<'a>, Raw<'a>)]) = match self {
-            Self::Call { args, kwargs, .. } | Self::Run { args, kwargs, .. } => {
+            Self::Call(CallOp { args, kwargs, .. }) | Self::Run(RunOp { args, kwargs, .. }) => {
                 ([args.as_ref(), kwargs.as_ref()], &[])
             }
-            Self::Result { result, .. } => ([Some(result), None], &[]),
+            Self::Result(ResultOp { result, .. }) => ([Some(result), None], &[]),
             Self::Graph { steps, .. } => ([steps.as_ref(), None], &[]),
             Self::GraphReply { results: Some(results), .. } => ([None, None], results),
             _ => ([None, None], &[]),

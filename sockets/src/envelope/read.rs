@@ -4,12 +4,18 @@
 //! few that matter to its op are then read. Unknown fields are ignored, the last of a repeated
 //! field counts, and `null` is as good as leaving a field out, except in `result`.
 
+use mpreg_patterns::base::refusal::cut;
 use mpreg_patterns::base::{Code, Limits, Refusal, RunId};
 use mpreg_patterns::values::{Cursor, Fault, Kind, Shape};
 use smol_str::SmolStr;
 
 use super::Bad;
-use super::op::{Blame, Failure, Id, Offered, Op, Raw, Step, Text, Wanted};
+use super::op::{
+    Blame, CallOp, Failure, Id, Offered, Op, Raw, ResultOp, RunOp, Step, Text, Wanted,
+};
+
+/// How much of an op that is not known is repeated in the answer, bytes.
+const OP_BYTES: usize = 64;
 
 macro_rules! fields {
     ($($name:ident = $text:literal,)*) => {
@@ -51,7 +57,8 @@ pub(super) fn object<'a>(
     cursor: &mut Cursor<'a>,
     limits: &Limits,
 ) -> Result<Result<Op<'a>, Box<Bad>>, Fault> {
-    let fields = Fields::read(cursor)?;
+    let mut fields = Fields::new(*cursor);
+    fields.fill(cursor)?;
     Ok(fields.op(limits).map_err(|refusal| fields.bad(refusal)))
 }
 
@@ -75,26 +82,37 @@ fn missing(field: Field) -> Refusal {
 }
 
 impl<'a> Fields<'a> {
+    fn new(cursor: Cursor<'a>) -> Self {
+        Self { cursor, range: 0..0, spans: [(0, 0); Field::COUNT] }
+    }
+
+    /// The fields of an object that has been checked.
     fn read(cursor: &mut Cursor<'a>) -> Result<Self, Fault> {
+        let mut fields = Self::new(*cursor);
+        fields.fill(cursor)?;
+        Ok(fields)
+    }
+
+    /// Passes the object at `cursor` and notes where its fields stand.
+    fn fill(&mut self, cursor: &mut Cursor<'a>) -> Result<(), Fault> {
         cursor.peek()?;
-        let inside = *cursor;
         let start = cursor.at();
-        let mut spans = [(0, 0); Field::COUNT];
         let mut map = cursor.map()?;
         while let Some(key) = cursor.any_key(&mut map)? {
             let field = key.and_then(|key| Field::find(key.as_bytes()));
             let range = cursor.skip()?;
             if let Some(field) = field {
-                spans[field as usize] = (range.start as u32, range.end as u32);
+                self.spans[field as usize] = (range.start as u32, range.end as u32);
             }
         }
-        Ok(Self { cursor: inside, range: start..cursor.at(), spans })
+        self.range = start..cursor.at();
+        Ok(())
     }
 
     /// What can be said about an object that is not taken.
     fn bad(&self, refusal: Refusal) -> Box<Bad> {
         let text = |field| self.text(field).ok().flatten();
-        let op = text(Field::Op).map(|op| SmolStr::new(op.as_str()));
+        let op = text(Field::Op).map(|op| SmolStr::new(cut(op.as_str(), OP_BYTES)));
         let id = text(Field::Id).filter(|id| super::request::is_id(id.as_str()));
         let outcome = matches!(op.as_deref(), Some("result" | "error"));
         let run = id.as_ref().filter(|_| outcome).and_then(|id| RunId::parse(id.as_str()));
@@ -212,8 +230,7 @@ impl<'a> Fields<'a> {
             "offer" => self.offer(limits),
             "offered" => self.offered(),
             other => {
-                let text =
-                    format!("there is no op `{}`", mpreg_patterns::base::refusal::cut(other, 64));
+                let text = format!("there is no op `{}`", cut(other, OP_BYTES));
                 Err(Refusal::field(Code::UnknownOp, "op", text))
             }
         }
@@ -224,7 +241,7 @@ impl<'a> Fields<'a> {
             let text = "this broker knows no clusters";
             return Err(Refusal::field(Code::NotSupported, "cluster", text));
         }
-        Ok(Op::Call {
+        Ok(Op::Call(CallOp {
             id: self.some_text(Field::Id)?,
             fun: self.some_text(Field::Fun)?,
             args: self.raw(Field::Args, Some(Shape::Array))?,
@@ -236,26 +253,26 @@ impl<'a> Fields<'a> {
             wait: self.is_set(Field::Wait)?,
             progress: self.is_set(Field::Progress)?,
             track: self.ulid(Field::Track)?,
-        })
+        }))
     }
 
     fn result(&self) -> Result<Op<'a>, Refusal> {
-        Ok(Op::Result {
+        Ok(Op::Result(ResultOp {
             id: self.run()?,
             result: self.raw(Field::Result, None)?.ok_or_else(|| missing(Field::Result))?,
             track: self.ulid(Field::Track)?,
-        })
+        }))
     }
 
     fn a_run(&self) -> Result<Op<'a>, Refusal> {
-        Ok(Op::Run {
+        Ok(Op::Run(RunOp {
             id: self.ulid(Field::Id)?.ok_or_else(|| missing(Field::Id))?,
             fun: self.some_text(Field::Fun)?,
             args: self.raw(Field::Args, Some(Shape::Array))?,
             kwargs: self.raw(Field::Kwargs, Some(Shape::Map))?,
             deadline_ms: self.number(Field::DeadlineMs)?.unwrap_or(0),
             attempt: self.small(Field::Attempt)?.unwrap_or(1),
-        })
+        }))
     }
 
     fn progress(&self) -> Result<Op<'a>, Refusal> {
@@ -394,17 +411,17 @@ impl<'a> Fields<'a> {
     }
 
     fn error(&self) -> Result<Op<'a>, Refusal> {
-        let error = self.failure()?;
+        let (error, step) = self.failure()?;
         let has = |field: Field| self.spans[field as usize].1 != 0;
-        if has(Field::Results) || has(Field::Steps) || has(Field::Step) || has(Field::Part) {
-            return self.graph_reply(Some(error));
+        if has(Field::Results) || has(Field::Steps) || step.is_some() || has(Field::Part) {
+            return self.graph_reply(Some((error, step)));
         }
         let id = self.text(Field::Id)?.map(Id::Name);
         Ok(Op::Error { id, item: self.small(Field::Item)?, error, track: self.ulid(Field::Track)? })
     }
 
-    /// `error`: an object, or the text alone.
-    fn failure(&self) -> Result<Failure<'a>, Refusal> {
+    /// `error`: an object, or the text alone; and the step of a graph it names.
+    fn failure(&self) -> Result<(Failure<'a>, Option<Text<'a>>), Refusal> {
         let Some(mut cursor) = self.at(Field::Error) else { return Err(missing(Field::Error)) };
         let mut failure = Failure {
             code: Text::new(""),
@@ -417,7 +434,7 @@ impl<'a> Fields<'a> {
         };
         if cursor.peek() == Ok(Shape::String) {
             failure.message = self.some_text(Field::Error)?;
-            return Ok(failure);
+            return Ok((failure, None));
         }
         let fields =
             Self::read(&mut cursor).map_err(|_| takes(Field::Error, "a string or an object"))?;
@@ -436,10 +453,14 @@ impl<'a> Fields<'a> {
         failure.op = fields.text(Field::Op)?;
         failure.field = fields.text(Field::AtFault)?;
         failure.refused = fields.text(Field::Refused)?;
-        Ok(failure)
+        Ok((failure, fields.text(Field::Step)?))
     }
 
-    fn graph_reply(&self, error: Option<Failure<'a>>) -> Result<Op<'a>, Refusal> {
+    fn graph_reply(
+        &self,
+        failed: Option<(Failure<'a>, Option<Text<'a>>)>,
+    ) -> Result<Op<'a>, Refusal> {
+        let (error, step) = failed.unzip();
         let bytes = self.cursor.bytes();
         let kind: Kind = self.cursor.kind();
         let results = self.each(Field::Results, Shape::Map, |_, name, cursor| {
@@ -460,7 +481,7 @@ impl<'a> Fields<'a> {
             results: ran.then_some(results),
             steps,
             error,
-            step: self.text(Field::Step)?,
+            step: step.flatten(),
             part: self.small(Field::Part)?,
             more: self.is_set(Field::More)?,
             track: self.ulid(Field::Track)?,

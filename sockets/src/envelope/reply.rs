@@ -1,16 +1,21 @@
 //! Replies to ops, and back for the Rust client and worker.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use mpreg_patterns::base::{Code, Culprit, Refusal, RunId};
-use mpreg_patterns::ops::{GraphReply, ProgressReply, Reply, Run, StepOutcome, StepState};
+use mpreg_patterns::ops::{Call, GraphReply, ProgressReply, Reply, Run, StepOutcome, StepState};
 use mpreg_patterns::values::{
     Body, Cursor, Fault, Frames, Kind, Target, Value, append_value, json,
 };
 use smol_str::SmolStr;
 
 use super::Bad;
-use super::op::{Blame, Failure, Id, Op, Raw, Step, Text};
-use super::request::{Context, Incoming, Role, Visit, bad_field, id, note, optional_id, percent};
+use super::binary::Ops;
+use super::op::{Blame, Failure, Id, Op, Raw, ResultOp, RunOp, Step, Text};
+use super::request::{
+    Context, Incoming, Role, Visit, bad_field, checked, id, note, optional_id, percent,
+};
 
 /// What may happen to a request on its way.
 const EVENTS: [&str; 9] = [
@@ -24,6 +29,9 @@ const EVENTS: [&str; 9] = [
     "skipped",
     "cancelled",
 ];
+
+/// The op that the error of a graph answers.
+static GRAPH: SmolStr = SmolStr::new_static("graph");
 
 const STATES: [StepState; 6] = [
     StepState::Done,
@@ -87,11 +95,11 @@ pub(super) fn to_op(reply: &Reply) -> Op<'_> {
             Op::Welcome { id: text(id.as_ref()), about: Raw::of(about, &[]) }
         }
         Reply::Pong { id } => Op::Pong { id: text(id.as_ref()) },
-        Reply::Result { id, body, track } => Op::Result {
+        Reply::Result { id, body, track } => Op::Result(ResultOp {
             id: Id::Name(Text::new(id)),
             result: Raw::of(&body.value, &body.frames),
             track: track.map(|track| track.0),
-        },
+        }),
         Reply::Error { id, op, item, error, track } => Op::Error {
             id: text(id.as_ref()).map(Id::Name),
             item: *item,
@@ -114,14 +122,14 @@ pub(super) fn to_op(reply: &Reply) -> Op<'_> {
             functions: *functions,
             credit: *credit,
         },
-        Reply::Run(run) => Op::Run {
+        Reply::Run(run) => Op::Run(RunOp {
             id: run.id.0,
             fun: Text::new(&run.fun),
             args: run.args.as_ref().map(|args| Raw::of(args, &run.frames)),
             kwargs: run.kwargs.as_ref().map(|kwargs| Raw::of(kwargs, &run.frames)),
             deadline_ms: run.deadline_ms,
             attempt: run.attempt,
-        },
+        }),
         Reply::Cancel { run } => Op::Cancel { id: Id::Run(run.0) },
         Reply::Bye { id } => Op::Bye { id: text(id.as_ref()) },
     }
@@ -141,7 +149,7 @@ fn graph_op(reply: &GraphReply) -> Op<'_> {
         id: Text::new(&reply.id),
         results: reply.ran.then(|| results.collect()),
         steps: steps.collect(),
-        error: reply.error.as_ref().map(|(error, _)| failure(error, None)),
+        error: reply.error.as_ref().map(|(error, _)| failure(error, Some(&GRAPH))),
         step: reply.error.as_ref().and_then(|(_, step)| text(step.as_ref())),
         part: reply.part,
         more: reply.more,
@@ -156,11 +164,7 @@ impl Incoming for Reply {
                 Self::Welcome { id: optional_id(id.as_ref())?, about: about_of(context, about)? }
             }
             Op::Pong { id } => Self::Pong { id: optional_id(id.as_ref())? },
-            Op::Result { id: of, result, track } => Self::Result {
-                id: id(&of.text())?,
-                body: Body::plain(context.value(result)),
-                track: track.map(RunId),
-            },
+            Op::Result(op) => result(op, context)?,
             Op::Error { id: of, item, error, track } => Self::Error {
                 id: of.as_ref().map(|of| id(&of.text())).transpose()?,
                 op: string(error.op.as_ref()),
@@ -176,15 +180,7 @@ impl Incoming for Reply {
                 functions: *functions,
                 credit: *credit,
             },
-            Op::Run { id, fun, args, kwargs, deadline_ms, attempt } => Self::Run(Box::new(Run {
-                id: RunId(*id),
-                fun: SmolStr::new(fun.as_str()),
-                args: context.args(args.as_ref())?,
-                kwargs: context.kwargs(kwargs.as_ref())?,
-                frames: Frames::new(),
-                deadline_ms: *deadline_ms,
-                attempt: *attempt,
-            })),
+            Op::Run(op) => run(op, context)?,
             Op::Cancel { id } => match id.run() {
                 Some(run) => Self::Cancel { run },
                 None => return Err(bad_field("id", "`id` takes the id of a run")),
@@ -192,13 +188,36 @@ impl Incoming for Reply {
             Op::Bye { id } => Self::Bye { id: optional_id(id.as_ref())? },
             Op::Ping { .. }
             | Op::Hello { .. }
-            | Op::Call { .. }
+            | Op::Call(_)
             | Op::Offer { .. }
             | Op::Graph { .. } => {
                 let text = format!("`{}` is what a peer says", op.name());
                 return Err(Refusal::field(Code::UnknownOp, "op", text));
             }
         })
+    }
+
+    #[inline]
+    fn from_binary(
+        ops: &mut Ops<'_>,
+        context: &Context<'_>,
+    ) -> Result<Result<Self, Box<Bad>>, Refusal> {
+        // A run of bad arguments or a result of a bad id is rare: it is read again with its names.
+        let start = ops.clone();
+        let message = if let Some(op) = ops.only::<ResultOp<'_>>()? {
+            result(&op, context)
+        } else if let Some(op) = ops.only::<RunOp<'_>>()? {
+            run(&op, context)
+        } else {
+            return Ok(checked(&ops.op()?, context));
+        };
+        match message {
+            Ok(message) => Ok(Ok(message)),
+            Err(_) => {
+                *ops = start;
+                Ok(checked(&ops.op()?, context))
+            }
+        }
     }
 
     fn attach(&mut self, visit: &mut Visit<'_>) -> Result<(), Fault> {
@@ -210,8 +229,9 @@ impl Incoming for Reply {
                 visit(Role::Outcome, &mut [&mut body.value], &mut body.frames)
             }),
             Self::Run(run) => {
-                let mut values: Vec<_> = run.args.iter_mut().chain(&mut run.kwargs).collect();
-                visit(Role::Arguments, &mut values, &mut run.frames)
+                let call = Arc::make_mut(&mut run.call);
+                let mut values: Vec<_> = call.args.iter_mut().chain(&mut call.kwargs).collect();
+                visit(Role::Arguments, &mut values, &mut call.frames)
             }
             _ => Ok(()),
         }
@@ -226,6 +246,27 @@ impl Incoming for Reply {
         };
         Box::new(Bad { id, op: None, run: None, refusal })
     }
+}
+
+#[inline]
+fn result(op: &ResultOp<'_>, context: &Context<'_>) -> Result<Reply, Refusal> {
+    Ok(Reply::Result {
+        id: id(&op.id.text())?,
+        body: Body::plain(context.value(&op.result)),
+        track: op.track.map(RunId),
+    })
+}
+
+#[inline]
+fn run(op: &RunOp<'_>, context: &Context<'_>) -> Result<Reply, Refusal> {
+    let call = Call {
+        fun: SmolStr::new(op.fun.as_str()),
+        args: context.args(op.args.as_ref())?,
+        kwargs: context.kwargs(op.kwargs.as_ref())?,
+        ..Call::default()
+    };
+    let (id, deadline_ms, attempt) = (RunId(op.id), op.deadline_ms, op.attempt);
+    Ok(Reply::Run(Run { id, call: Arc::new(call), deadline_ms, attempt }))
 }
 
 fn graph_reply(op: &Op<'_>, context: &Context<'_>) -> Result<GraphReply, Refusal> {

@@ -2,8 +2,11 @@
 //!
 //! The checks are the same whatever the encoding was: ids, names, versions, ranges of numbers.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use mpreg_patterns::base::limits::{ERROR_TEXT_BYTES, NAME_BYTES};
+use mpreg_patterns::base::names::{fits, is_name, no_name};
 use mpreg_patterns::base::refusal::cut;
 use mpreg_patterns::base::{Code, Limits, Refusal, RunId, ids};
 use mpreg_patterns::ops::{
@@ -14,7 +17,8 @@ use mpreg_patterns::values::{Body, Fault, Frames, Kind, Value, share};
 use smol_str::SmolStr;
 
 use super::Bad;
-use super::op::{Failure, Id, Offered, Op, Raw, Text, Wanted};
+use super::binary::Ops;
+use super::op::{CallOp, Failure, Id, Offered, Op, Raw, ResultOp, Text, Wanted};
 
 /// What an op needs to become a message of its own.
 pub(super) struct Context<'c> {
@@ -42,11 +46,36 @@ pub(super) trait Incoming: Sized {
     /// Checks an op.
     fn from_op(op: &Op<'_>, context: &Context<'_>) -> Result<Self, Refusal>;
 
+    /// Reads one op of a bincode batch and checks it.
+    fn from_binary(
+        ops: &mut Ops<'_>,
+        context: &Context<'_>,
+    ) -> Result<Result<Self, Box<Bad>>, Refusal> {
+        Ok(checked(&ops.op()?, context))
+    }
+
+    /// Whether an op is said in this direction, as far as its name tells.
+    fn says(_op: &str) -> bool {
+        true
+    }
+
     /// Shows every set of values that may have attachments.
     fn attach(&mut self, visit: &mut Visit<'_>) -> Result<(), Fault>;
 
     /// The same message as one that cannot be taken.
     fn bad(&self, refusal: Refusal) -> Box<Bad>;
+}
+
+/// The message an op is, or why it is none.
+pub(super) fn checked<M: Incoming>(op: &Op<'_>, context: &Context<'_>) -> Result<M, Box<Bad>> {
+    M::from_op(op, context).map_err(|refusal| bad(op.name(), op.id().as_deref(), op.run(), refusal))
+}
+
+/// What is known of an op that is not taken.
+#[cold]
+fn bad(op: &'static str, id: Option<&str>, run: Option<RunId>, refusal: Refusal) -> Box<Bad> {
+    let id = id.filter(|id| is_id(id)).map(SmolStr::new);
+    Box::new(Bad { id, op: Some(SmolStr::new_static(op)), run, refusal })
 }
 
 impl Context<'_> {
@@ -105,28 +134,19 @@ pub(super) fn optional_id(text: Option<&Text<'_>>) -> Result<Option<SmolStr>, Re
     text.map(|text| id(text.as_str())).transpose()
 }
 
-/// 1 to 255 bytes, no control character, and words parted by single dots.
-fn is_name(text: &str) -> bool {
-    let mut word = false;
-    for &byte in text.as_bytes() {
-        if byte < 0x20 || byte == 0x7F || (byte == b'.' && !word) {
-            return false;
-        }
-        word = byte != b'.';
-    }
-    word && text.len() <= NAME_BYTES && (text.is_ascii() || !text.chars().any(char::is_control))
-}
-
-pub(super) fn name(field: &str, text: &Text<'_>) -> Result<SmolStr, Refusal> {
+fn name(field: &str, text: &Text<'_>) -> Result<SmolStr, Refusal> {
     if is_name(text.as_str()) {
         return Ok(SmolStr::new(text.as_str()));
     }
-    let text = format!("`{}` is no name", cut(text.as_str(), NAME_BYTES).escape_debug());
-    Err(Refusal::field(Code::BadName, field, text))
+    Err(no_name(field, text.as_str()))
 }
 
+#[inline]
 fn words(field: &str, texts: &[Text<'_>], most: usize) -> Result<Vec<SmolStr>, Refusal> {
-    let fits = |text: &Text<'_>| (1..=NAME_BYTES).contains(&text.as_str().len());
+    let fits = |text: &Text<'_>| fits(text.as_str());
+    if texts.is_empty() {
+        return Ok(Vec::new());
+    }
     if texts.len() > most || !texts.iter().all(fits) {
         let text = format!("`{field}` takes {most} strings of 1 to {NAME_BYTES} bytes at most");
         return Err(bad_field(field, &text));
@@ -172,13 +192,15 @@ pub(super) fn note(text: Option<&Text<'_>>) -> Option<Box<str>> {
 }
 
 impl Incoming for Request {
+    fn says(op: &str) -> bool {
+        !matches!(op, "run" | "welcome" | "pong" | "offered")
+    }
+
+    #[inline]
     fn from_op(op: &Op<'_>, context: &Context<'_>) -> Result<Self, Refusal> {
         match op {
-            Op::Call { .. } => call(op, context),
-            Op::Result { id, result, .. } => Ok(match id.run() {
-                Some(run) => Self::Result { run, body: Body::plain(context.value(result)) },
-                None => Self::Stray,
-            }),
+            Op::Call(op) => call(op, context),
+            Op::Result(op) => Ok(result(op, context)),
             Op::Progress { id, percent: number, note: text, .. } => match id.run() {
                 Some(run) => Ok(Self::Progress {
                     run,
@@ -201,17 +223,30 @@ impl Incoming for Request {
             Op::Pong { .. }
             | Op::Welcome { .. }
             | Op::Offered { .. }
-            | Op::Run { .. }
-            | Op::GraphReply { .. } => {
-                let text = format!("`{}` is what a broker says", op.name());
-                Err(Refusal::field(Code::UnknownOp, "op", text))
-            }
+            | Op::Run(_)
+            | Op::GraphReply { .. } => Err(brokers_own(op.name())),
         }
+    }
+
+    #[inline]
+    fn from_binary(
+        ops: &mut Ops<'_>,
+        context: &Context<'_>,
+    ) -> Result<Result<Self, Box<Bad>>, Refusal> {
+        if let Some(op) = ops.only::<CallOp<'_>>()? {
+            let refuse = |refusal| bad("call", Some(op.id.as_str()), None, refusal);
+            return Ok(call(&op, context).map_err(refuse));
+        }
+        if let Some(op) = ops.only::<ResultOp<'_>>()? {
+            return Ok(Ok(result(&op, context)));
+        }
+        Ok(checked(&ops.op()?, context))
     }
 
     fn attach(&mut self, visit: &mut Visit<'_>) -> Result<(), Fault> {
         match self {
             Self::Call(call) => {
+                let call = Arc::make_mut(call);
                 let mut values: Vec<_> = call.args.iter_mut().chain(&mut call.kwargs).collect();
                 visit(Role::Arguments, &mut values, &mut call.frames)
             }
@@ -230,13 +265,27 @@ impl Incoming for Request {
         let (op, id, run) = match self {
             Self::Call(call) => ("call", Some(call.id.clone()), None),
             Self::Graph(part) => ("graph", Some(part.id.clone()), None),
-            Self::Result { run, .. } => {
-                ("result", Some(smol_str::format_smolstr!("{run}")), Some(*run))
-            }
-            _ => return Box::new(Bad { id: None, op: None, run: None, refusal }),
+            Self::Result { run, .. } => ("result", of_run(*run), Some(*run)),
+            Self::Failed { run, .. } => ("error", of_run(*run), Some(*run)),
+            Self::Progress { run, .. } => ("progress", of_run(*run), None),
+            Self::Cancel { id } => ("cancel", Some(id.clone()), None),
+            Self::Hello(hello) => ("hello", hello.id.clone(), None),
+            Self::Offer(offer) => ("offer", offer.id.clone(), None),
+            Self::Ping { id } => ("ping", id.clone(), None),
+            Self::Bye { id } => ("bye", id.clone(), None),
+            Self::Stray => return Box::new(Bad { id: None, op: None, run: None, refusal }),
         };
         Box::new(Bad { id, op: Some(SmolStr::new_static(op)), run, refusal })
     }
+}
+
+/// Refuses what only a broker says.
+pub(super) fn brokers_own(op: &str) -> Refusal {
+    Refusal::field(Code::UnknownOp, "op", format!("`{op}` is what a broker says"))
+}
+
+fn of_run(run: RunId) -> Option<SmolStr> {
+    Some(smol_str::format_smolstr!("{run}"))
 }
 
 fn failed(id: &Id<'_>, error: &Failure<'_>) -> Request {
@@ -246,39 +295,32 @@ fn failed(id: &Id<'_>, error: &Failure<'_>) -> Request {
     Request::Failed { run, error }
 }
 
-fn call(op: &Op<'_>, context: &Context<'_>) -> Result<Request, Refusal> {
-    let Op::Call {
-        id: of,
-        fun,
-        args,
-        kwargs,
-        locs,
-        version: range,
-        timeout_ms,
-        idempotent,
-        wait,
-        progress,
-        track,
-    } = op
-    else {
-        return Ok(Request::Stray);
-    };
-    Ok(Request::Call(Call {
-        id: id(of.as_str())?,
-        fun: name("fun", fun)?,
-        args: context.args(args.as_ref())?,
-        kwargs: context.kwargs(kwargs.as_ref())?,
+#[inline]
+fn call(op: &CallOp<'_>, context: &Context<'_>) -> Result<Request, Refusal> {
+    Ok(Request::Call(Arc::new(Call {
+        id: id(op.id.as_str())?,
+        fun: name("fun", &op.fun)?,
+        args: context.args(op.args.as_ref())?,
+        kwargs: context.kwargs(op.kwargs.as_ref())?,
         frames: Frames::new(),
         options: CallOptions {
-            locs: words("locs", locs, context.limits.locs)?,
-            version: version::<semver::VersionReq>(range.as_ref())?,
-            timeout_ms: timeout(*timeout_ms, context.limits)?,
-            idempotent: *idempotent,
-            wait: *wait,
+            locs: words("locs", &op.locs, context.limits.locs)?,
+            version: version::<semver::VersionReq>(op.version.as_ref())?,
+            timeout_ms: timeout(op.timeout_ms, context.limits)?,
+            idempotent: op.idempotent,
+            wait: op.wait,
         },
-        progress: *progress,
-        track: track.map(RunId),
-    }))
+        progress: op.progress,
+        track: op.track.map(RunId),
+    })))
+}
+
+#[inline]
+fn result(op: &ResultOp<'_>, context: &Context<'_>) -> Request {
+    match op.id.run() {
+        Some(run) => Request::Result { run, body: Body::plain(context.value(&op.result)) },
+        None => Request::Stray,
+    }
 }
 
 fn hello(op: &Op<'_>) -> Result<Request, Refusal> {
@@ -363,14 +405,14 @@ fn graph(op: &Op<'_>, context: &Context<'_>) -> Result<Request, Refusal> {
     if steps.is_some_and(|steps| steps.kind.0 == Kind::Bytes) {
         return Err(bad_field("steps", "`steps` takes an array"));
     }
-    Ok(Request::Graph(GraphPart {
+    Ok(Request::Graph(Box::new(GraphPart {
         id: id(of.as_str())?,
         steps: context.optional(steps),
         frames: Frames::new(),
         part: *part,
         more: *more,
         options,
-    }))
+    })))
 }
 
 fn text(text: Option<&SmolStr>) -> Option<Text<'_>> {
@@ -400,11 +442,11 @@ pub(super) fn to_op(request: &Request) -> Option<Op<'_>> {
             locs: texts(&offer.locs),
             credit: offer.credit,
         },
-        Request::Result { run, body } => Op::Result {
+        Request::Result { run, body } => Op::Result(ResultOp {
             id: Id::Run(run.0),
             result: Raw::of(&body.value, &body.frames),
             track: None,
-        },
+        }),
         Request::Failed { run, error } => Op::Error {
             id: Some(Id::Run(run.0)),
             item: None,
@@ -426,7 +468,7 @@ pub(super) fn to_op(request: &Request) -> Option<Op<'_>> {
 }
 
 fn call_op(call: &Call) -> Op<'_> {
-    Op::Call {
+    Op::Call(CallOp {
         id: Text::new(&call.id),
         fun: Text::new(&call.fun),
         args: call.args.as_ref().map(|args| Raw::of(args, &call.frames)),
@@ -438,7 +480,7 @@ fn call_op(call: &Call) -> Op<'_> {
         wait: call.options.wait,
         progress: call.progress,
         track: call.track.map(|track| track.0),
-    }
+    })
 }
 
 fn graph_op(part: &GraphPart) -> Op<'_> {

@@ -8,7 +8,7 @@ use mpreg_patterns::values::{
     Cursor, Fault, Frames, Kind, Target, Value, append_value, json, msgpack,
 };
 
-use super::op::{Blame, Failure, Id, Offered, Op, Raw, Text, Wanted};
+use super::op::{Blame, CallOp, Failure, Id, Offered, Op, Raw, RunOp, Text, Wanted};
 
 /// Appends `op` to a message and its attachments.
 pub(super) fn put(
@@ -217,18 +217,18 @@ impl Writer<'_> {
                 self.text("id", id.as_ref());
                 self.about(about)?;
             }
-            Op::Call { .. } => self.call(op)?,
-            Op::Result { id, result, track } => {
-                self.id(id);
-                self.raw("result", Some(result))?;
-                self.ulid("track", *track);
+            Op::Call(call) => self.call(call)?,
+            Op::Result(op) => {
+                self.id(&op.id);
+                self.raw("result", Some(&op.result))?;
+                self.ulid("track", op.track);
             }
             Op::Error { id, item, error, track } => {
                 if let Some(id) = id {
                     self.id(id);
                 }
                 self.number("item", item.map(u64::from));
-                self.failure(error);
+                self.failure(error, None);
                 self.ulid("track", *track);
             }
             Op::Offer { id, functions, locs, credit } => {
@@ -244,7 +244,7 @@ impl Writer<'_> {
                 self.number("functions", Some(u64::from(*functions)));
                 self.number("credit", Some(u64::from(*credit)));
             }
-            Op::Run { .. } => self.run(op)?,
+            Op::Run(run) => self.run(run)?,
             Op::Progress { .. } => self.progress(op),
             Op::Cancel { id } => self.id(id),
             Op::Graph { .. } => self.graph(op)?,
@@ -267,45 +267,28 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn call(&mut self, op: &Op<'_>) -> Result<(), Fault> {
-        let Op::Call {
-            id,
-            fun,
-            args,
-            kwargs,
-            locs,
-            version,
-            timeout_ms,
-            idempotent,
-            wait,
-            progress,
-            track,
-        } = op
-        else {
-            return Ok(());
-        };
-        self.field("id", id.as_str());
-        self.field("fun", fun.as_str());
-        self.args(args.as_ref())?;
-        self.raw("kwargs", kwargs.as_ref())?;
-        self.some_texts("locs", locs);
-        self.text("version", version.as_ref());
-        self.number("timeout_ms", *timeout_ms);
-        self.flag("idempotent", *idempotent);
-        self.set("wait", *wait);
-        self.set("progress", *progress);
-        self.ulid("track", *track);
+    fn call(&mut self, call: &CallOp<'_>) -> Result<(), Fault> {
+        self.field("id", call.id.as_str());
+        self.field("fun", call.fun.as_str());
+        self.args(call.args.as_ref())?;
+        self.raw("kwargs", call.kwargs.as_ref())?;
+        self.some_texts("locs", &call.locs);
+        self.text("version", call.version.as_ref());
+        self.number("timeout_ms", call.timeout_ms);
+        self.flag("idempotent", call.idempotent);
+        self.set("wait", call.wait);
+        self.set("progress", call.progress);
+        self.ulid("track", call.track);
         Ok(())
     }
 
-    fn run(&mut self, op: &Op<'_>) -> Result<(), Fault> {
-        let Op::Run { id, fun, args, kwargs, deadline_ms, attempt } = op else { return Ok(()) };
-        self.ulid("id", Some(*id));
-        self.field("fun", fun.as_str());
-        self.args(args.as_ref())?;
-        self.raw("kwargs", kwargs.as_ref())?;
-        self.number("deadline_ms", Some(*deadline_ms));
-        self.number("attempt", Some(u64::from(*attempt)));
+    fn run(&mut self, run: &RunOp<'_>) -> Result<(), Fault> {
+        self.ulid("id", Some(run.id));
+        self.field("fun", run.fun.as_str());
+        self.args(run.args.as_ref())?;
+        self.raw("kwargs", run.kwargs.as_ref())?;
+        self.number("deadline_ms", Some(run.deadline_ms));
+        self.number("attempt", Some(u64::from(run.attempt)));
         Ok(())
     }
 
@@ -333,7 +316,8 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn failure(&mut self, failure: &Failure<'_>) {
+    /// `error`, and in it the step of a graph that is the cause.
+    fn failure(&mut self, failure: &Failure<'_>, step: Option<&Text<'_>>) {
         self.key("error");
         let open = self.open();
         self.field("code", failure.code.as_str());
@@ -350,6 +334,7 @@ impl Writer<'_> {
         self.text("op", failure.op.as_ref());
         self.text("field", failure.field.as_ref());
         self.text("refused", failure.refused.as_ref());
+        self.text("step", step);
         self.close(&open);
     }
 
@@ -412,9 +397,8 @@ impl Writer<'_> {
             self.close(&open);
         }
         if let Some(error) = error {
-            self.failure(error);
+            self.failure(error, step.as_ref());
         }
-        self.text("step", step.as_ref());
         self.number("part", part.map(u64::from));
         self.set("more", *more);
         self.ulid("track", *track);

@@ -1,0 +1,135 @@
+//! What a REQ gets for what it sent, and a graph's one outcome.
+
+use bytes::Bytes;
+use mpreg_patterns::base::Limits;
+use mpreg_patterns::ops::GraphReply;
+use mpreg_patterns::outbox::Parcel as _;
+use mpreg_patterns::values::{Body, Value};
+use rstest::rstest;
+
+use super::*;
+
+/// A session that has heard a frame, with what the door refused pushed as the core does.
+fn asked(is_req: bool, body: &str) -> Session {
+    let mut session = Session::default();
+    session.begin(is_req, Prefix::None);
+    let body = Bytes::copy_from_slice(body.as_bytes());
+    let mut refused = Vec::new();
+    let decoded = envelope::decode(&body, Vec::new(), &Limits::default(), &mut |item| {
+        refused.extend(session.admit(item).err().map(|refused| refused.reply));
+    });
+    match decoded {
+        Ok(decoded) => session.heard(&decoded),
+        Err(refusal) => {
+            session.unreadable();
+            refused.push(error_reply(None, None, refusal));
+        }
+    }
+    refused.iter().for_each(|reply| session.push(reply).unwrap());
+    session
+}
+
+fn result(id: &str, value: Value) -> Reply {
+    Reply::Result { id: id.into(), body: Body::plain(value), track: None }
+}
+
+fn pong(id: &str) -> Reply {
+    Reply::Pong { id: Some(id.into()) }
+}
+
+/// The next message, as op, id, item and code of each reply in it.
+fn sent(session: &mut Session) -> Option<String> {
+    let parcel = session.take()?;
+    assert!(parcel.bytes() > 0);
+    let (mut lines, body) = (Vec::new(), Bytes::copy_from_slice(parcel.body()));
+    let told: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    let items = told.as_array().cloned().unwrap_or_else(|| vec![told.clone()]);
+    for item in items {
+        let mut words: Vec<String> = vec![item["op"].as_str().unwrap().into()];
+        words.extend(item["id"].as_str().map(Into::into));
+        words.extend(item["item"].as_u64().map(|item| format!("item={item}")));
+        words.extend(item["error"]["op"].as_str().map(|op| format!("({op})")));
+        words.extend(item["error"]["code"].as_str().map(Into::into));
+        lines.push(words.join(" "));
+    }
+    Some(lines.join(", "))
+}
+
+/// Outcomes stand in the order of the items, whatever the ids and whoever refused them.
+#[rstest]
+#[case::refused_before_its_namesake(
+    r#"[{"op":"call","id":"a","fun":"f"},{"op":"cancel","id":"a"}]"#,
+    vec![result("a", Value::null())],
+    "result a, error a (cancel) needs_dealer"
+)]
+#[case::a_bad_item_with_the_id_of_a_good_one(
+    r#"[{"op":"call","id":"a","fun":"f"},{"op":"call","id":"a","fun":""},{"op":"ping","id":"p"}]"#,
+    vec![pong("p"), result("a", Value::null())],
+    "result a, error a (call) bad_name, pong p"
+)]
+#[case::without_ids(
+    r#"[{"op":"call","id":"a","fun":"f"},7,{"op":"call","fun":"f"}]"#,
+    vec![result("a", Value::null())],
+    "result a, error item=1 bad_field, error item=2 (call) bad_field"
+)]
+#[case::a_ping_and_a_call_of_one_id(
+    r#"[{"op":"call","id":"a","fun":"f"},{"op":"ping","id":"a"}]"#,
+    vec![pong("a"), result("a", Value::null())],
+    "result a, pong a"
+)]
+#[case::all_refused(
+    r#"[{"op":"offer","functions":[]},{"op":"nope"}]"#,
+    vec![],
+    "error item=0 (offer) needs_dealer, error item=1 (nope) unknown_op"
+)]
+#[case::alone(r#"{"op":"cancel","id":"a"}"#, vec![], "error a (cancel) needs_dealer")]
+#[case::alone_without_an_id(r#"{"op":"bye","id":7}"#, vec![], "error (bye) bad_field")]
+#[case::unreadable(r#"[{"op":"cancel","id":"a"},"#, vec![], "error bad_encoding")]
+fn a_req_hears_outcomes_in_order(
+    #[case] body: &str,
+    #[case] replies: Vec<Reply>,
+    #[case] expected: &str,
+) {
+    let mut session = asked(true, body);
+    for reply in replies {
+        assert_eq!(sent(&mut session), None, "not before the last outcome");
+        session.push(&reply).unwrap();
+    }
+    assert_eq!(sent(&mut session).as_deref(), Some(expected));
+    assert_eq!(sent(&mut session), None);
+}
+
+fn part(number: u32, more: bool, value: Value) -> Reply {
+    let results = vec![("s".into(), Body::plain(value))];
+    let (id, part) = ("g".into(), Some(number));
+    Reply::Graph(Box::new(GraphReply { id, results, ran: true, part, more, ..Default::default() }))
+}
+
+/// A NaN in MessagePack, which JSON cannot hold.
+fn nan() -> Value {
+    Value::msgpack([&[0xCB], &f64::NAN.to_be_bytes()[..]].concat())
+}
+
+/// A part that cannot be encoded ends the reply: nothing more of it, and one error at its end.
+#[rstest]
+#[case::the_first(0)]
+#[case::one_in_between(1)]
+#[case::the_last(3)]
+fn a_graph_has_one_outcome(#[case] bad: u32, #[values(false, true)] coalesces: bool) {
+    let mut session = asked(false, r#"{"op":"ping"}"#);
+    session.speak(Encoding::Json, coalesces);
+    let mut refused = Vec::new();
+    for number in 0..4 {
+        let value = if number == bad { nan() } else { Value::null() };
+        refused.push(session.push(&part(number, number < 3, value)).err());
+    }
+    let last = refused.pop().flatten().expect("the last part is refused");
+    assert!(last.is(Code::UnencodableValue), "{last}");
+    assert_eq!(refused, [None, None, None]);
+    let mut sent_parts = 0;
+    while let Some(line) = sent(&mut session) {
+        sent_parts += line.matches("result g").count() as u32;
+    }
+    assert_eq!(sent_parts, bad, "what came before it is out, nothing behind it");
+    session.push(&part(0, false, Value::null())).expect("a later graph of that id is well");
+}

@@ -190,7 +190,7 @@ fn make_name(path: &Path) -> std::io::Result<String> {
 }
 
 /// Where the broker's randomness starts: different in each life, from the system's own source.
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id())
 }

@@ -1,12 +1,11 @@
 //! The thread that owns the sockets and the rules: poll, read, decide, write, sleep.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mpreg_patterns::base::limits::COALESCE_BYTES;
-use mpreg_patterns::base::{Code, Limits, Out, PeerId, Refusal, RunId, Time};
+use mpreg_patterns::base::{Code, Limits, Map, Out, PeerId, Refusal, RunId, Time, seeded};
 use mpreg_patterns::node::{self, Node, error_reply};
 use mpreg_patterns::ops::{Reply, Request};
 use mpreg_patterns::outbox::{self, Outbox};
@@ -15,8 +14,12 @@ use mpreg_sockets::router::{Incoming, Prefix, Router, Sent};
 use mpreg_sockets::session::{Parcel, Refused, Session};
 use serde_json::json;
 
+use crate::broker::seed;
+
 /// Messages read before anything is answered: bounds both latency and memory of a turn.
 const MESSAGES_PER_TURN: usize = 1_024;
+/// The same in bytes of envelopes: a few large ones take as long as many small ones.
+const BYTES_PER_TURN: u64 = 1 << 20;
 /// How often peers are looked after and gauges refreshed.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -83,16 +86,17 @@ struct Traffic {
 /// Everything the core's thread owns.
 pub(crate) struct Core {
     node: Node,
-    limits: Limits,
+    limits: Arc<Limits>,
     peers: Vec<Option<Box<Peer>>>,
     generations: Vec<u32>,
     free: Vec<u32>,
-    by_routing_id: HashMap<Box<[u8]>, u32>,
+    by_routing_id: Map<Box<[u8]>, u32>,
     dirty: Vec<u32>,
     outbox: Outbox<Parcel>,
     out: Out<node::Output>,
     outbox_out: Out<outbox::Output<Parcel>>,
     traffic: Traffic,
+    bytes_read: u64,
     started: Instant,
     control: Arc<Control>,
     drain: Duration,
@@ -113,15 +117,16 @@ impl Core {
         Self {
             node,
             outbox: Outbox::new(limits.outbox_bytes),
-            limits,
+            limits: Arc::new(limits),
             peers: Vec::new(),
             generations: Vec::new(),
             free: Vec::new(),
-            by_routing_id: HashMap::new(),
+            by_routing_id: Map::with_hasher(seeded(seed())),
             dirty: Vec::new(),
             out: Out::new(),
             outbox_out: Out::new(),
             traffic: Traffic::default(),
+            bytes_read: 0,
             started: Instant::now(),
             control,
             drain,
@@ -149,7 +154,11 @@ impl Core {
                 RUN => {}
                 DRAIN => {
                     let until = *drain_until.get_or_insert_with(|| Instant::now() + self.drain);
-                    if self.drained(now) || Instant::now() >= until {
+                    if self.drained(now) {
+                        break;
+                    }
+                    if Instant::now() >= until {
+                        self.cut_off();
                         break;
                     }
                 }
@@ -160,14 +169,18 @@ impl Core {
                 next_sweep = Instant::now() + SWEEP;
             }
             if !more {
-                self.sleep(next_sweep);
+                self.sleep(drain_until.map_or(next_sweep, |until| until.min(next_sweep)));
             }
         }
     }
 
     /// Reads what is waiting, up to a bound. True when more may be waiting.
     fn read(&mut self, now: Time) -> bool {
+        let enough = self.bytes_read + BYTES_PER_TURN;
         for _ in 0..MESSAGES_PER_TURN {
+            if self.bytes_read >= enough {
+                break;
+            }
             let mut routing_id = std::mem::replace(&mut self.routing_id, zmq::Message::new());
             let received = self.router.receive(&mut routing_id);
             match received {
@@ -197,6 +210,7 @@ impl Core {
             Incoming::Disconnected => self.disconnected(now, routing_id),
             Incoming::Message { is_req, prefix, body, frames } => {
                 self.traffic.messages_in += 1;
+                self.bytes_read += body.len() as u64;
                 let known = self.by_routing_id.get(routing_id).copied();
                 match known.or_else(|| self.connected(routing_id)) {
                     Some(slot) => self.message(now, slot, is_req, prefix, &body, frames),
@@ -247,8 +261,10 @@ impl Core {
         self.by_routing_id.remove(&peer.routing_id);
         self.free.push(slot);
         let mut unsent = peer.session.unsent();
-        self.outbox.handle(now, outbox::Input::Gone { peer: peer.id }, &mut self.outbox_out);
-        for output in self.outbox_out.drain() {
+        // Not into the buffer of sends: what waits there for other peers stays.
+        let mut left = Out::new();
+        self.outbox.handle(now, outbox::Input::Gone { peer: peer.id }, &mut left);
+        for output in left.drain() {
             if let outbox::Output::Unsent { runs, .. } = output {
                 unsent.extend(runs);
             }
@@ -266,49 +282,95 @@ impl Core {
         body: &bytes::Bytes,
         frames: Vec<bytes::Bytes>,
     ) {
-        let Some(peer) = self.peers[slot as usize].as_mut() else { return };
-        let id = peer.id;
+        let Some(id) = self.peers[slot as usize].as_ref().map(|peer| peer.id) else { return };
         if self.outbox.is_stalled(id) {
             self.outbox.handle(now, outbox::Input::Spoke { peer: id }, &mut self.outbox_out);
+            self.post(now);
         }
+        let Some(peer) = self.peers[slot as usize].as_mut().filter(|peer| peer.id == id) else {
+            return;
+        };
         peer.session.begin(is_req, prefix);
-        let (node, out, session) = (&mut self.node, &mut self.out, &mut peer.session);
-        let traffic = &mut self.traffic;
-        let decoded = envelope::decode(body, frames, &self.limits, &mut |item| {
-            match session.admit(item) {
-                Ok(request) => {
-                    node.handle(now, node::Input::Request { peer: id, request }, out);
-                }
-                Err(refused) => {
-                    let Refused { reply, run } = *refused;
-                    traffic.bad_messages += 1;
-                    if let Some((run, error)) = run {
-                        // The run will get no other outcome than this failure to tell it.
-                        let request = Request::Failed { run, error };
-                        node.handle(now, node::Input::Request { peer: id, request }, out);
-                    }
-                    out.push(node::Output { to: id, reply });
-                }
+        let before = peer.session.manner();
+        if let Some((encoding, batch)) = envelope::detect(body) {
+            peer.session.speak(encoding, batch || before.1);
+        }
+        let limits = self.limits.clone();
+        let decoded = envelope::decode(body, frames, &limits, &mut |item| {
+            self.item(now, id, item);
+            if !is_req {
+                // At once, while what was decided is still in the processor's cache. A REQ's
+                // outcomes wait until it is known how many there are.
+                self.encode(now);
             }
         });
+        let Some(peer) = self.peers[slot as usize].as_mut().filter(|peer| peer.id == id) else {
+            return;
+        };
         match decoded {
-            Ok(decoded) => session.heard(&decoded),
+            Ok(decoded) => peer.session.heard(&decoded),
             Err(refusal) => {
-                traffic.bad_messages += 1;
-                session.unreadable();
-                out.push(node::Output { to: id, reply: error_reply(None, None, refusal) });
+                self.traffic.bad_messages += 1;
+                peer.session.unreadable();
+                peer.session.speak(before.0, before.1);
+                self.unreadable(now, id, body, &refusal);
+                self.out.push(node::Output { to: id, reply: error_reply(None, None, refusal) });
             }
         }
         self.encode(now);
+    }
+
+    /// Runs that a worker has answered in a frame that cannot be read get no other answer.
+    fn unreadable(&mut self, now: Time, id: PeerId, body: &bytes::Bytes, refusal: &Refusal) {
+        if !self.node.has_runs(id) {
+            return;
+        }
+        let found = envelope::salvage(body, &self.limits);
+        let only = self.node.only_run(id).filter(|_| found.may_answer);
+        let code = match () {
+            () if refusal.is(Code::TooLarge) => Code::ResultTooLarge.as_str(),
+            () if refusal.is(Code::BadEncoding) => Code::BadValue.as_str(),
+            () => refusal.code.as_str(),
+        };
+        for run in found.runs.into_iter().chain(only) {
+            let message = format!("the worker's answer could not be read: {refusal}");
+            let error = Refusal::by_worker(Some(code), &message, false);
+            let request = Request::Failed { run, error };
+            self.node.handle(now, node::Input::Request { peer: id, request }, &mut self.out);
+        }
+    }
+
+    /// Lets the rules decide about one item.
+    fn item(&mut self, now: Time, id: PeerId, item: envelope::Item) {
+        let peer = self.peers[id.slot as usize].as_mut().filter(|peer| peer.id == id);
+        let Some(peer) = peer else { return };
+        match peer.session.admit(item) {
+            Ok(request) => {
+                let input = node::Input::Request { peer: id, request };
+                self.node.handle(now, input, &mut self.out);
+            }
+            Err(refused) => {
+                let Refused { reply, run } = *refused;
+                self.traffic.bad_messages += 1;
+                if let Some((run, error)) = run {
+                    // The run will get no other outcome than this failure to tell it.
+                    let request = Request::Failed { run, error };
+                    let input = node::Input::Request { peer: id, request };
+                    self.node.handle(now, input, &mut self.out);
+                }
+                self.out.push(node::Output { to: id, reply });
+            }
+        }
     }
 
     /// Writes what was decided into the buffers of the peers it is for.
     fn encode(&mut self, now: Time) {
         while !self.out.is_empty() {
             let mut out = std::mem::take(&mut self.out);
-            for node::Output { to, reply } in out.drain() {
-                self.encode_one(now, to, &reply);
+            for node::Output { to, reply } in out.items() {
+                self.encode_one(now, *to, reply);
             }
+            out.clear();
             if self.out.is_empty() {
                 self.out = out;
             }
@@ -337,13 +399,13 @@ impl Core {
 
     /// The receiver's encoding cannot hold a value: whoever sent it is told instead.
     fn unencodable(&mut self, now: Time, to: PeerId, reply: &Reply, refusal: Refusal) {
-        let id = match reply {
+        let (id, op) = match reply {
             Reply::Run(run) => return self.unsent(now, run.id, Some(refusal)),
-            Reply::Result { id, .. } => Some(id.clone()),
-            Reply::Graph(graph) => Some(graph.id.clone()),
-            _ => None,
+            Reply::Result { id, .. } => (Some(id.clone()), Some("call")),
+            Reply::Graph(graph) => (Some(graph.id.clone()), Some("graph")),
+            _ => (None, None),
         };
-        self.out.push(node::Output { to, reply: error_reply(id, None, refusal) });
+        self.out.push(node::Output { to, reply: error_reply(id, op, refusal) });
     }
 
     fn unsent(&mut self, now: Time, run: RunId, refusal: Option<Refusal>) {
@@ -363,6 +425,8 @@ impl Core {
 
     /// Hands everything over that waits to be sent.
     fn write(&mut self, now: Time) {
+        // What a lost connection led to came with no message to answer.
+        self.encode(now);
         loop {
             self.post(now);
             let Some(slot) = self.dirty.pop() else { break };
@@ -469,6 +533,24 @@ impl Core {
             self.write(now);
         }
         self.node.is_idle() && self.outbox.load().0 == 0
+    }
+
+    /// The time to drain is over: what has no outcome yet gets one.
+    fn cut_off(&mut self) {
+        let until = Instant::now() + SWEEP;
+        self.node.handle(self.now(), node::Input::End, &mut self.out);
+        // A large graph ends slice by slice, and a peer that reads slowly is tried again.
+        while Instant::now() < until {
+            let now = self.now();
+            self.tick(now);
+            self.write(now);
+            if self.node.in_flight() == 0 && self.outbox.load().0 == 0 {
+                break;
+            }
+            if self.node.wake_at() != Some(0) {
+                self.sleep(until);
+            }
+        }
     }
 
     /// Waits for a message, a deadline, or another thread.

@@ -246,7 +246,11 @@ fn show_report(report: &Json, format: Format) {
             );
             if let Some(impact) = report.get("impact") {
                 let (step, hit) = (cell(&impact["step"]), cell(&impact["steps"]));
-                line(&format!("{} steps hang off {step}: {hit}", cell(&impact["count"])));
+                let count = match cell(&impact["count"]).as_str() {
+                    "1" => "1 step hangs".to_owned(),
+                    more => format!("{more} steps hang"),
+                };
+                line(&format!("{count} off {step}: {hit}"));
             }
         }
     }

@@ -22,7 +22,7 @@ pub(super) enum Format {
 pub(super) struct Failure {
     code: String,
     message: String,
-    detail: Option<Json>,
+    detail: Option<Box<Json>>,
     exit: u8,
 }
 
@@ -33,7 +33,7 @@ impl Failure {
 
     /// Adds what a program may want to know beside code and message.
     pub(super) fn with(self, detail: Json) -> Self {
-        Self { detail: Some(detail), ..self }
+        Self { detail: Some(Box::new(detail)), ..self }
     }
 
     /// Prints to standard error, JSON where that was asked for, and gives the exit code.
@@ -42,7 +42,7 @@ impl Failure {
             Format::Json => {
                 let mut error = json!({ "code": self.code, "message": self.message });
                 if let Some(detail) = &self.detail {
-                    error["detail"] = detail.clone();
+                    error["detail"] = (**detail).clone();
                 }
                 eprintln!("{}", json!({ "error": error }));
             }

@@ -84,7 +84,10 @@ impl Serve {
             line("draining; a second signal ends it at once");
         }
         std::thread::spawn(|| {
-            let again = block_on(async { Ok(signals::stop().await) });
+            let again = block_on(async {
+                signals::stop().await;
+                Ok(())
+            });
             std::process::exit(if again.is_ok() { 130 } else { 1 });
         });
         broker.stop();

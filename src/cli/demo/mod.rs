@@ -66,7 +66,7 @@ impl Demo {
     pub(super) fn run(&self, format: Format) -> Result<(), Failure> {
         if let Some(address) = &self.be_worker {
             end_with_parent();
-            return Ok(block_on(async { Ok(job::worker().serve(address).await?) })?);
+            return block_on(async { Ok(job::worker().serve(address).await?) });
         }
         let folder = self.input.clone().unwrap_or_else(|| PathBuf::from("."));
         let files = job::text_files(&folder).map_err(|error| {

@@ -1,0 +1,273 @@
+//! Drives `Node` and `Outbox` as the core's thread does, on links instead of sockets.
+
+use std::collections::BTreeMap;
+
+use mpreg_patterns::base::{Limits, Out, PeerId, Refusal, RunId, Time};
+use mpreg_patterns::node::{About, Input, Node, Output};
+use mpreg_patterns::ops::{Reply, Request};
+use mpreg_patterns::outbox::{self, Outbox, Parcel as _};
+
+use crate::checkers::Checker;
+use crate::network::{Parcel, Sent, reply_bytes};
+
+/// Replies that one frame holds.
+const COALESCED: usize = 8;
+
+/// What the broker needs of the world.
+pub(crate) trait Wire {
+    /// Sends to the given life of a peer's connection.
+    fn send(&mut self, to: usize, life: u32, parcel: Parcel) -> Sent;
+    /// Notes that a reply was dropped, since too much waited for its peer.
+    fn dropped(&mut self, to: usize, reply: &Reply);
+}
+
+struct Connection {
+    id: PeerId,
+    peer: usize,
+    life: u32,
+    waiting: Vec<Reply>,
+}
+
+/// One life of the broker.
+pub(crate) struct Broker {
+    pub(crate) node: Node,
+    pub(crate) outbox: Outbox<Parcel>,
+    pub(crate) epoch: u64,
+    connections: Vec<Option<Connection>>,
+    generations: Vec<u32>,
+    by_peer: BTreeMap<usize, u32>,
+    out: Out<Output>,
+    outbox_out: Out<outbox::Output<Parcel>>,
+}
+
+impl Broker {
+    pub(crate) fn new(epoch: u64, limits: &Limits, seed: u64) -> Self {
+        let endpoints = serde_json::Value::Null;
+        let about = About { node: "sim".into(), version: "0.1.0".into(), epoch, endpoints };
+        Self {
+            node: Node::new(about, limits.clone(), seed),
+            outbox: Outbox::new(limits.outbox_bytes),
+            epoch,
+            connections: Vec::new(),
+            generations: Vec::new(),
+            by_peer: BTreeMap::new(),
+            out: Out::new(),
+            outbox_out: Out::new(),
+        }
+    }
+
+    fn connection(&mut self, peer: usize) -> Option<&mut Connection> {
+        let slot = *self.by_peer.get(&peer)?;
+        self.connections[slot as usize].as_mut()
+    }
+
+    /// A connection is up; under an identity that is known it ends the earlier life.
+    pub(crate) fn connected(&mut self, now: Time, peer: usize, life: u32, check: &mut Checker) {
+        if self.connection(peer).is_some_and(|connection| connection.life == life) {
+            return;
+        }
+        self.gone(now, peer, check);
+        let free = self.connections.iter().position(Option::is_none);
+        let slot = free.unwrap_or_else(|| {
+            self.connections.push(None);
+            self.generations.push(0);
+            self.connections.len() - 1
+        });
+        self.generations[slot] += 1;
+        let id = PeerId { slot: slot as u32, generation: self.generations[slot] };
+        self.connections[slot] = Some(Connection { id, peer, life, waiting: Vec::new() });
+        self.by_peer.insert(peer, slot as u32);
+    }
+
+    /// A life of a connection has ended.
+    pub(crate) fn disconnected(&mut self, now: Time, peer: usize, life: u32, check: &mut Checker) {
+        if self.connection(peer).is_some_and(|connection| connection.life == life) {
+            self.gone(now, peer, check);
+        }
+    }
+
+    fn gone(&mut self, now: Time, peer: usize, check: &mut Checker) {
+        let Some(slot) = self.by_peer.remove(&peer) else { return };
+        let Some(connection) = self.connections[slot as usize].take() else { return };
+        let mut unsent = Parcel { replies: connection.waiting }.take_runs();
+        let mut ended = Out::new();
+        let id = connection.id;
+        self.outbox.handle(now, outbox::Input::Gone { peer: id }, &mut ended);
+        for output in ended.drain() {
+            if let outbox::Output::Unsent { runs, .. } = output {
+                unsent.extend(runs);
+            }
+        }
+        check.gone(id, &unsent);
+        self.node.handle(now, Input::Gone { peer: id, unsent }, &mut self.out);
+        self.answers(now, check);
+    }
+
+    /// A request has arrived.
+    pub(crate) fn request(
+        &mut self,
+        now: Time,
+        (peer, life): (usize, u32),
+        request: Request,
+        wire: &mut impl Wire,
+        check: &mut Checker,
+    ) {
+        self.connected(now, peer, life, check);
+        let Some(connection) = self.connection(peer) else { return };
+        let id = connection.id;
+        if self.outbox.is_stalled(id) {
+            self.outbox.handle(now, outbox::Input::Spoke { peer: id }, &mut self.outbox_out);
+            // At once: what the outbox has let go is nobody's if the peer is gone before it leaves.
+            self.post(now, wire, check);
+        }
+        if self.connection(peer).is_none_or(|connection| connection.id != id) {
+            return;
+        }
+        check.asked(now, id, &request);
+        self.node.handle(now, Input::Request { peer: id, request }, &mut self.out);
+        self.answers(now, check);
+    }
+
+    /// Puts what was decided where it waits for its peer.
+    fn answers(&mut self, now: Time, check: &mut Checker) {
+        while !self.out.is_empty() {
+            let outputs: Vec<Output> = self.out.drain().collect();
+            for Output { to, reply } in outputs {
+                let connection = self.connections.get_mut(to.slot as usize);
+                let connection = connection.and_then(Option::as_mut).filter(|c| c.id == to);
+                match (connection, &reply) {
+                    (Some(connection), _) => {
+                        check.answered(now, to, &reply);
+                        connection.waiting.push(reply);
+                    }
+                    (None, Reply::Run(run)) => self.unsent(now, run.id, check),
+                    (None, _) => {}
+                }
+            }
+        }
+        check.settled();
+    }
+
+    fn unsent(&mut self, now: Time, run: RunId, check: &mut Checker) {
+        check.unsent(run);
+        let refusal: Option<Refusal> = None;
+        self.node.handle(now, Input::Unsent { run, refusal }, &mut self.out);
+    }
+
+    /// When the broker next has work.
+    pub(crate) fn wake_at(&self) -> Option<u64> {
+        [self.node.wake_at(), self.outbox.wake_at()].into_iter().flatten().min()
+    }
+
+    /// One turn: what is due, then everything out.
+    pub(crate) fn turn(&mut self, now: Time, wire: &mut impl Wire, check: &mut Checker) {
+        if self.node.wake_at().is_some_and(|at_ns| at_ns <= now.mono_ns) {
+            self.node.tick(now, &mut self.out);
+            self.answers(now, check);
+        }
+        if self.outbox.wake_at().is_some_and(|at_ns| at_ns <= now.mono_ns) {
+            self.outbox.tick(now, &mut self.outbox_out);
+        }
+        loop {
+            self.post(now, wire, check);
+            let waiting = |c: &&mut Connection| !c.waiting.is_empty();
+            let Some(connection) = self.connections.iter_mut().flatten().find(waiting) else {
+                break;
+            };
+            let some = connection.waiting.len().min(COALESCED);
+            let parcel = Parcel { replies: connection.waiting.drain(..some).collect() };
+            let push = outbox::Input::Push { peer: connection.id, parcel };
+            self.outbox.handle(now, push, &mut self.outbox_out);
+        }
+    }
+
+    /// Does what the outbox asks for.
+    fn post(&mut self, now: Time, wire: &mut impl Wire, check: &mut Checker) {
+        while !self.outbox_out.is_empty() {
+            let outputs: Vec<outbox::Output<Parcel>> = self.outbox_out.drain().collect();
+            for output in outputs {
+                match output {
+                    outbox::Output::Send { peer, parcel } => {
+                        self.send(now, peer, parcel, wire, check);
+                    }
+                    outbox::Output::Full { peer, parcel } => {
+                        self.full(now, peer, parcel, wire, check);
+                    }
+                    outbox::Output::Unsent { runs, .. } => {
+                        runs.into_iter().for_each(|run| self.unsent(now, run, check));
+                    }
+                }
+            }
+            self.answers(now, check);
+        }
+    }
+
+    fn send(
+        &mut self,
+        now: Time,
+        id: PeerId,
+        parcel: Parcel,
+        wire: &mut impl Wire,
+        check: &mut Checker,
+    ) {
+        let connection = self.connections[id.slot as usize].as_mut().filter(|c| c.id == id);
+        let Some(connection) = connection else {
+            panic!("the outbox sends {} bytes to a life that ended", parcel.bytes())
+        };
+        let (peer, life) = (connection.peer, connection.life);
+        let runs: Vec<RunId> = parcel.replies.iter().filter_map(run_of).collect();
+        match wire.send(peer, life, parcel) {
+            Sent::Done { .. } => {
+                runs.into_iter().for_each(|run| check.sent(run));
+                if self.outbox.is_stalled(id) {
+                    self.outbox.handle(now, outbox::Input::Sent { peer: id }, &mut self.outbox_out);
+                }
+            }
+            Sent::Blocked(parcel) => {
+                let blocked = outbox::Input::Blocked { peer: id, parcel };
+                self.outbox.handle(now, blocked, &mut self.outbox_out);
+            }
+            Sent::Unreachable(parcel) => {
+                connection.waiting.extend(parcel.replies);
+                self.gone(now, peer, check);
+            }
+        }
+    }
+
+    /// Too much waits for a peer: its runs go elsewhere, its replies are dropped.
+    fn full(
+        &mut self,
+        now: Time,
+        id: PeerId,
+        mut parcel: Parcel,
+        wire: &mut impl Wire,
+        check: &mut Checker,
+    ) {
+        let connection = self.connections[id.slot as usize].as_ref().filter(|c| c.id == id);
+        let peer = connection.map(|connection| connection.peer);
+        for run in parcel.take_runs() {
+            self.unsent(now, run, check);
+        }
+        for reply in &parcel.replies {
+            if let Some(peer) = peer {
+                wire.dropped(peer, reply);
+            }
+        }
+    }
+
+    /// Nothing waits anywhere.
+    pub(crate) fn assert_quiet(&self) {
+        assert!(self.node.is_idle(), "not idle: {} in flight", self.node.in_flight());
+        assert_eq!(self.outbox.load(), (0, 0), "something still waits for a peer");
+        assert_eq!(self.wake_at(), None, "a deadline is set with nothing in flight");
+        let waiting = self.connections.iter().flatten().flat_map(|c| &c.waiting);
+        assert_eq!(waiting.map(reply_bytes).sum::<usize>(), 0, "something was not flushed");
+    }
+}
+
+fn run_of(reply: &Reply) -> Option<RunId> {
+    match reply {
+        Reply::Run(run) => Some(run.id),
+        _ => None,
+    }
+}

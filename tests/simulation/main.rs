@@ -1,0 +1,119 @@
+//! The whole broker in a seeded simulation: no sockets, no clock, everything else.
+//!
+//! A seed names one run for ever. `scripts/sim SEED [SCENARIO]` plays one with all that happened;
+//! `MPREG_SEEDS` says how many each scenario plays.
+
+mod brief;
+mod broker;
+mod checkers;
+mod network;
+mod peers;
+mod plans;
+mod workload;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use rstest::rstest;
+use world::{Scenario, Tally, World};
+
+/// Runs of each scenario, unless `MPREG_SEEDS` says otherwise.
+const SEEDS: u64 = 40;
+/// What is told of a run that failed: its last moments.
+const LAST_LINES: usize = 40;
+
+const NOTHING: Scenario = Scenario {
+    name: "nothing",
+    calm: 1,
+    silent: 0,
+    reset: 0,
+    replaced: 0,
+    stall: 0,
+    kill: 0,
+    restart: 0,
+    outbox_bytes: 1 << 20,
+};
+
+const SCENARIOS: [Scenario; 6] = [
+    NOTHING,
+    Scenario { name: "links", silent: 1, reset: 1, replaced: 1, ..NOTHING },
+    Scenario { name: "stalls", stall: 8, kill: 1, outbox_bytes: 256, ..NOTHING },
+    Scenario { name: "deaths", kill: 3, ..NOTHING },
+    Scenario { name: "restarts", calm: 8, restart: 1, ..NOTHING },
+    Scenario {
+        name: "everything",
+        calm: 4,
+        silent: 2,
+        reset: 2,
+        replaced: 2,
+        stall: 4,
+        kill: 3,
+        restart: 1,
+        outbox_bytes: 1 << 10,
+    },
+];
+
+fn scenario(name: &str) -> Scenario {
+    let found = SCENARIOS.into_iter().find(|scenario| scenario.name == name);
+    found.unwrap_or_else(|| panic!("{name} is none of the scenarios"))
+}
+
+/// Plays one seed; one that fails is played again with everything written down.
+fn play(scenario: Scenario, seed: u64) -> Tally {
+    let quiet = catch_unwind(AssertUnwindSafe(|| World::new(scenario, seed, false).run()));
+    quiet.unwrap_or_else(|_| {
+        let mut world = World::new(scenario, seed, true);
+        let _ = catch_unwind(AssertUnwindSafe(|| world.run()));
+        let log = world.log();
+        let last = log[log.len().saturating_sub(LAST_LINES)..].join("\n");
+        panic!("{last}\nseed {seed} failed: scripts/sim {seed} {}", scenario.name);
+    })
+}
+
+#[rstest]
+#[case::nothing("nothing")]
+#[case::links("links")]
+#[case::stalls("stalls")]
+#[case::deaths("deaths")]
+#[case::restarts("restarts")]
+#[case::everything("everything")]
+fn seeds(#[case] name: &str) {
+    let scenario = scenario(name);
+    let seeds = std::env::var("MPREG_SEEDS").ok().and_then(|text| text.parse().ok());
+    let mut sum = Tally::default();
+    for seed in 0..seeds.unwrap_or(SEEDS) {
+        let tally = play(scenario, seed);
+        sum.add(&tally);
+    }
+    println!("{name}: {sum:?}");
+    // A simulation in which nothing happens proves nothing.
+    assert!(sum.answered > 0 && sum.ran > 0);
+    assert!(name == "nothing" || sum.faults > 0 && sum.unknown > 0);
+}
+
+/// The same seed is the same run: without that, no seed could be replayed.
+#[test]
+fn a_seed_replays() {
+    let log = |seed| {
+        let mut world = World::new(scenario("everything"), seed, true);
+        world.run();
+        world.log()
+    };
+    let (first, second) = (log(7), log(7));
+    assert!(first.len() > 300);
+    assert!(first == second, "seed 7 was played in two ways");
+}
+
+/// `scripts/sim SEED [SCENARIO]`.
+#[test]
+#[ignore = "plays the one seed in MPREG_SIM, with everything that happens"]
+fn replay() {
+    let wanted = std::env::var("MPREG_SIM").expect("MPREG_SIM=SEED:SCENARIO");
+    let (seed, name) = wanted.split_once(':').expect("MPREG_SIM=SEED:SCENARIO");
+    let mut world = World::new(scenario(name), seed.parse().expect("a seed"), true);
+    let result = catch_unwind(AssertUnwindSafe(|| world.run()));
+    for line in world.log() {
+        println!("{line}");
+    }
+    println!("{:?}", result.expect("the seed fails"));
+}

@@ -1,0 +1,5 @@
+//! What mpreg is measured against. Each is as quick as it can be made without changing what it is.
+
+pub(crate) mod proxy;
+pub(crate) mod relay;
+pub(crate) mod websocket;

@@ -1,0 +1,21 @@
+//! The broker's process: the library behind `mpreg serve`, in the bench's own executable.
+
+use std::path::PathBuf;
+
+use mpreg::broker::Broker;
+use mpreg::config::Config;
+
+use crate::Outcome;
+use crate::process::say;
+use crate::role::Place;
+
+/// Serves at a port the system chooses, says where, and goes on until the bench ends it.
+pub(crate) fn hub(data: PathBuf) -> Outcome<()> {
+    let config = Config { port: 0, data: Some(data), ..Config::default() };
+    let broker = Broker::start(&config)?;
+    let door = broker.door().to_owned();
+    say(&Place { clients: door.clone(), workers: door })?;
+    loop {
+        std::thread::park();
+    }
+}

@@ -1,0 +1,76 @@
+//! Measures mpreg beside what it replaces: libzmq's own proxy and a WebSocket relay, in one run,
+//! each role in its own process. `bench/README.md` says how to read the numbers.
+//!
+//! One executable is all of it: it starts itself again for every role, so one cargo command
+//! suffices and every process was compiled with the same settings.
+#![expect(clippy::print_stdout, reason = "the report goes to standard output")]
+
+mod baseline;
+mod broker;
+mod dealer;
+mod graph_tally;
+mod machine;
+mod peers;
+mod plan;
+mod process;
+mod report;
+mod role;
+mod statistics;
+mod tally;
+mod workloads;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use plan::Options;
+
+/// What the `mpreg` executable uses: the broker is measured as it is delivered.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Any reason to stop: a bench has nothing to recover.
+type Fault = Box<dyn std::error::Error + Send + Sync>;
+type Outcome<T> = Result<T, Fault>;
+
+/// Measures mpreg beside libzmq's proxy and a WebSocket relay.
+#[derive(Parser)]
+#[command(name = "mpreg-bench", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Echo calls at saturation and one at a time, beside both baselines.
+    Rpc(Options),
+    /// Dependency graphs: independent steps, a chain, a tree, a million steps.
+    Graph(Options),
+    /// One process of a measurement; started by the bench itself.
+    #[command(hide = true)]
+    Role {
+        /// What to be, as JSON.
+        role: String,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Rpc(options) => workloads::rpc::run(&options).map(Some),
+        Command::Graph(options) => workloads::graph::run(&options).map(Some),
+        Command::Role { role } => role::play(&role).map(|()| None),
+    };
+    match done {
+        Ok(report) => {
+            if let Some(report) = report {
+                println!("{report}");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("mpreg-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

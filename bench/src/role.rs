@@ -1,0 +1,103 @@
+//! What one process of a measurement is. A role travels to its process as one JSON argument.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::peers::{json, json_graph, rust, rust_graph};
+use crate::plan::Load;
+use crate::tally::Watch;
+use crate::workloads::shape::Task;
+use crate::{Outcome, baseline, broker, process};
+
+/// One process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "role", rename_all = "snake_case")]
+pub(crate) enum Role {
+    /// What is measured, or what it is measured against: the process in the middle. The broker
+    /// may keep things in the folder `data`.
+    Hub { kind: HubKind, data: PathBuf },
+    /// Answers calls with their argument.
+    Worker { kind: PeerKind, at: String, credit: u32 },
+    /// Calls, measures, and says what it saw.
+    Client { kind: PeerKind, at: String, load: Load, watch: Watch },
+    /// Sends graphs (or the calls they are compared with), and says what it saw.
+    Grapher { kind: PeerKind, at: String, task: Task, watch: Watch },
+}
+
+/// The processes that can stand in the middle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum HubKind {
+    /// libzmq's `zmq_proxy` between ROUTER and DEALER.
+    ZmqProxy,
+    /// A WebSocket server that routes JSON text, as the predecessor did.
+    WebsocketRelay,
+    /// mpreg.
+    Broker,
+}
+
+/// How clients and workers speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum PeerKind {
+    /// One ZeroMQ frame of bytes, for `zmq_proxy`.
+    Frame,
+    /// One JSON text a message, for the relay.
+    Websocket,
+    /// One JSON envelope a frame over a plain DEALER, as any ZeroMQ binding would do it.
+    Json,
+    /// JSON over a plain DEALER that asked for batches.
+    JsonBatch,
+    /// Our Rust library: bincode batches.
+    Rust,
+}
+
+/// A hub's first line: where its peers connect.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Place {
+    /// For clients.
+    pub(crate) clients: String,
+    /// For workers.
+    pub(crate) workers: String,
+}
+
+impl Place {
+    /// One address for all.
+    pub(crate) fn door(address: String) -> Self {
+        Self { clients: address.clone(), workers: address }
+    }
+}
+
+/// A worker's first line: calls can be sent to it.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Ready {}
+
+/// Is the role until it is done or the parent ends.
+pub(crate) fn play(role: &str) -> Outcome<()> {
+    process::end_with_parent();
+    match serde_json::from_str(role)? {
+        Role::Hub { kind: HubKind::ZmqProxy, .. } => baseline::proxy::hub(),
+        Role::Hub { kind: HubKind::WebsocketRelay, .. } => baseline::relay::hub(),
+        Role::Hub { kind: HubKind::Broker, data } => broker::hub(data),
+        Role::Worker { kind, at, credit } => match kind {
+            PeerKind::Frame => baseline::proxy::worker(&at),
+            PeerKind::Websocket => baseline::websocket::worker(&at),
+            PeerKind::Json => json::worker(&at, credit, false),
+            PeerKind::JsonBatch => json::worker(&at, credit, true),
+            PeerKind::Rust => rust::worker(&at, credit),
+        },
+        Role::Client { kind, at, load, watch } => process::say(&match kind {
+            PeerKind::Frame => baseline::proxy::client(&at, load, watch),
+            PeerKind::Websocket => baseline::websocket::client(&at, load, watch),
+            PeerKind::Json => json::client(&at, load, watch),
+            PeerKind::JsonBatch => Err("no JSON client asks for batches".into()),
+            PeerKind::Rust => rust::client(&at, load, watch),
+        }?),
+        Role::Grapher { kind, at, task, watch } => process::say(&match kind {
+            PeerKind::Json | PeerKind::JsonBatch => json_graph::client(&at, task, watch),
+            PeerKind::Rust => rust_graph::client(&at, task, watch),
+            PeerKind::Frame | PeerKind::Websocket => Err("the baselines know no graphs".into()),
+        }?),
+    }
+}

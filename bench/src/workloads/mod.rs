@@ -1,0 +1,6 @@
+//! What is measured, and in which order.
+
+pub(crate) mod graph;
+pub(crate) mod rpc;
+pub(crate) mod shape;
+pub(crate) mod stage;

@@ -1,0 +1,73 @@
+//! The processes of one measurement, set up afresh for every window: no contender inherits
+//! another's warm caches, grown tables or half-read sockets, and none is there while another runs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+use std::{env, fs, process};
+
+use serde::de::DeserializeOwned;
+
+use crate::Outcome;
+use crate::process::Process;
+use crate::role::{HubKind, PeerKind, Place, Ready, Role};
+use crate::tally::Watch;
+
+/// How long a process may take to be ready.
+const START: Duration = Duration::from_secs(15);
+
+/// A hub and a worker that are ready for a client. Dropping it ends both, the worker first, so
+/// that it does not complain about the hub; the folder goes when nobody uses it any more.
+pub(crate) struct Stage {
+    worker: Process,
+    hub: Process,
+    place: Place,
+    _data: Folder,
+}
+
+impl Stage {
+    /// Starts the hub, then the worker.
+    pub(crate) fn set(hub: HubKind, peers: PeerKind, credit: u32) -> Outcome<Self> {
+        let data = Folder::new();
+        let hub = Process::start(&Role::Hub { kind: hub, data: data.0.clone() })?;
+        let place: Place = hub.hear(START)?;
+        let at = place.workers.clone();
+        let worker = Process::start(&Role::Worker { kind: peers, at, credit })?;
+        let Ready {} = worker.hear(START)?;
+        Ok(Self { worker, hub, place, _data: data })
+    }
+
+    /// Where clients connect.
+    pub(crate) fn at(&self) -> String {
+        self.place.clients.clone()
+    }
+
+    /// The pids a client reads the usage of.
+    pub(crate) fn watch(&self) -> Watch {
+        Watch { hub: self.hub.pid(), worker: self.worker.pid() }
+    }
+
+    /// Runs a client to its end and returns what it saw.
+    pub(crate) fn play<T: DeserializeOwned>(
+        &self,
+        client: &Role,
+        patience: Duration,
+    ) -> Outcome<T> {
+        Process::start(client)?.hear(patience)
+    }
+}
+
+/// A folder for one hub, removed with all that is in it when dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        Self(env::temp_dir().join(format!("mpreg-bench-{}", process::id())))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Fails where the hub never made it.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,203 @@
+"""What the tests share: a broker process, and peers that are a pyzmq socket and an encoding."""
+import itertools
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+import threading
+import time
+
+import msgpack
+import zmq
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PATIENCE = 10.0
+CONTEXT = zmq.Context()
+NUMBERS = itertools.count(1)
+
+
+def program():
+    """The mpreg to test: MPREG_BIN, else what Cargo has built last."""
+    if os.environ.get("MPREG_BIN"):
+        return ROOT / os.environ["MPREG_BIN"]
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    built = [path for kind in ("release", "debug") if (path := target / kind / "mpreg").exists()]
+    assert built, "build it first: cargo build"
+    return max(built, key=lambda path: path.stat().st_mtime)
+
+
+class Json:
+    name = "json"
+
+    @staticmethod
+    def pack(value):
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+    unpack = staticmethod(json.loads)
+
+
+class Packed:
+    name = "msgpack"
+    pack = staticmethod(msgpack.packb)
+
+    @staticmethod
+    def unpack(body):
+        return msgpack.unpackb(body, strict_map_key=False)
+
+
+class Broker:
+    """A broker process, killed by its id."""
+
+    def __init__(self, *arguments, port=0):
+        self.data = tempfile.TemporaryDirectory()
+        command = [program(), "serve", "--output", "json", "--data", self.data.name]
+        command += ["--port", str(port), *arguments]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, env={**os.environ, "RUST_LOG": "warn"}
+        )
+        self.banner = json.loads(self.process.stdout.readline())
+        self.door = self.banner["endpoints"]["door"]
+        self.port = int(self.door.rpartition(":")[2])
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+        self.process.stdout.close()
+        self.data.cleanup()
+
+    def resident(self):
+        """Bytes of memory it holds."""
+        pages = pathlib.Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+class Peer:
+    """A socket that speaks one encoding at a time."""
+
+    def __init__(self, door, kind=zmq.DEALER, encoding=Json, **options):
+        self.socket = CONTEXT.socket(kind)
+        self.encoding = encoding
+        self.waiting = []
+        self.socket.linger = 0
+        for name, value in options.items():
+            setattr(self.socket, name, value)
+        self.socket.connect(door)
+
+    def close(self):
+        self.socket.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def send(self, message, *frames):
+        """Sends a value, or bytes as they are, with attachments."""
+        body = message if isinstance(message, bytes) else self.encoding.pack(message)
+        self.socket.send_multipart([body, *frames])
+
+    def poll(self, seconds):
+        return bool(self.waiting) or bool(self.socket.poll(seconds * 1000))
+
+    def raw(self, seconds=PATIENCE):
+        """The frames of the next message, as they came."""
+        assert self.socket.poll(seconds * 1000), "nothing came"
+        return self.socket.recv_multipart()
+
+    def recv(self, seconds=PATIENCE):
+        """The next message and its attachments; a batch is handed out one by one."""
+        if not self.waiting:
+            body, *frames = self.raw(seconds)
+            value = self.encoding.unpack(body)
+            self.waiting = [(item, frames) for item in (value if type(value) is list else [value])]
+        return self.waiting.pop(0)
+
+    def reply(self, seconds=PATIENCE):
+        """The next message, which comes without attachments."""
+        message, frames = self.recv(seconds)
+        assert frames == []
+        return message
+
+    def ask(self, message, *frames):
+        self.send(message, *frames)
+        return self.reply()
+
+    def replies(self, count):
+        """So many messages, by id."""
+        replies = [self.reply() for _ in range(count)]
+        return {reply.get("id", reply.get("item")): reply for reply in replies}
+
+    def call(self, fun, *args, **fields):
+        call = {"op": "call", "id": f"c{next(NUMBERS)}", "fun": fun, "args": list(args)}
+        return self.ask({**call, **fields})
+
+    def code(self, message, *frames):
+        """The code of the error that a message gets."""
+        reply = self.ask(message, *frames)
+        assert reply["op"] == "error", reply
+        return reply["error"]["code"]
+
+    def silent(self):
+        """Whether nothing waits: a ping is answered by its pong and nothing else."""
+        self.send({"op": "ping", "id": "silent"})
+        return self.reply() == {"op": "pong", "id": "silent"}
+
+
+def named(functions, **fields):
+    return {"op": "offer", "functions": [{"name": name} for name in functions], **fields}
+
+
+class Worker:
+    """Runs Python functions in a thread: each gets the run and its frames, and returns a value,
+    a value and frames, or raises to fail."""
+
+    def __init__(self, door, functions, encoding=Json, version="1.0.0", **fields):
+        self.functions = functions
+        self.peer = Peer(door, encoding=encoding)
+        self.stop = False
+        offered = [{"name": name, "version": version} for name in functions]
+        self.peer.send({"op": "offer", "functions": offered, **fields})
+        assert self.peer.reply()["op"] == "offered"
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
+
+    def serve(self):
+        while not self.stop:
+            if not self.peer.poll(0.05):
+                continue
+            message, frames = self.peer.recv()
+            if message["op"] != "run":
+                continue
+            reply, answer = {"op": "result", "id": message["id"]}, []
+            try:
+                reply["result"] = self.functions[message["fun"]](message, frames)
+                if type(reply["result"]) is tuple:
+                    reply["result"], *answer = reply["result"]
+            except Exception as error:
+                reply = {"op": "error", "id": message["id"], "error": str(error)}
+            self.peer.send(reply, *answer)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop = True
+        self.thread.join()
+        self.peer.close()
+
+
+def until(wanted, seconds=PATIENCE):
+    """Asks again until what is wanted holds."""
+    end = time.monotonic() + seconds
+    while not (answer := wanted()):
+        assert time.monotonic() < end, "it never came to be"
+        time.sleep(0.005)
+    return answer

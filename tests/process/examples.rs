@@ -1,0 +1,29 @@
+//! The Rust examples, as Cargo built them beside this test. The others run in tests/conformance.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use crate::rig::{Broker, text, turn};
+
+fn example(name: &str, broker: &Broker) -> Output {
+    let deps = std::env::current_exe().unwrap();
+    let folder: PathBuf = deps.parent().unwrap().parent().unwrap().join("examples");
+    Command::new(folder.join(name)).arg(&broker.door).output().unwrap()
+}
+
+#[test]
+fn hello_rpc() {
+    let _turn = turn();
+    let ran = example("hello_rpc", &Broker::start());
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    assert_eq!(text(&ran.stdout), "HELLO");
+}
+
+#[test]
+fn pipeline() {
+    let _turn = turn();
+    let ran = example("pipeline", &Broker::start());
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    let lines: Vec<&str> = text(&ran.stdout).lines().collect();
+    assert_eq!(lines.last(), Some(&"report: 9 words, 3 of them \"the\""), "{lines:?}");
+}

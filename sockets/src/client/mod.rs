@@ -2,7 +2,7 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), mpreg_sockets::client::Error> {
-//! use mpreg_sockets::client::Client;
+//! use mpreg_sockets::client::{Client, ReadBody};
 //!
 //! let client = Client::connect("tcp://127.0.0.1:7400").await?;
 //! let shout: String = client.call("upper").args(&["hello"]).send().await?.read()?;

@@ -2,7 +2,7 @@
 import pytest
 import zmq
 
-from peers import Json, Peer
+from peers import Peer
 
 
 def double(run, _):
@@ -140,4 +140,3 @@ def test_white_space_before_the_envelope(peer):
     assert peer.ask(b' \t\r\n{"op":"ping"}') == {"op": "pong"}
     peer.send(b'\n[{"op":"ping"}]')
     assert peer.reply() == {"op": "pong"}
-    assert Json.unpack(b"1") == 1

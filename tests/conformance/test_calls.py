@@ -2,6 +2,7 @@
 import time
 
 import pytest
+import zmq
 
 from peers import Json, Packed, Peer, named, until
 
@@ -184,8 +185,6 @@ def test_an_offer_replaces_the_one_before(dealer):
     ],
 )
 def test_what_has_no_single_reply_needs_a_dealer(broker, encoding, message):
-    import zmq
-
     with Peer(broker.door, zmq.REQ, encoding) as req:
         assert req.code(message) == "needs_dealer"
 

@@ -4,7 +4,7 @@ import time
 import pytest
 import zmq
 
-from peers import Json, Peer, named, until
+from peers import Peer, Worker, named, until
 
 
 def ref(step, **at):
@@ -101,6 +101,7 @@ def test_a_graph_is_refused_whole(asker, functions, steps, code, words):
     reply = asker.ask(graph(*steps))
     error = reply["error"]
     assert (reply["op"], reply["id"], error["code"]) == ("error", "g", code), error
+    assert error["op"] == "graph"
     assert words in error["message"] or words == error.get("field"), error
     assert "results" not in reply and "steps" not in reply
 
@@ -165,8 +166,6 @@ def test_retry_and_fallback(asker, broker, functions):
         if len(tries) % 3:
             raise ValueError("not yet")
         return "third"
-
-    from peers import Worker
 
     with Worker(broker.door, {"flaky": flaky}):
         reply = asker.ask(graph(step("a", "flaky", retry={"times": 2, "backoff_ms": 1})))
@@ -328,10 +327,10 @@ def test_check_and_explain(broker, asker):
 def test_a_builtin_is_a_step_as_well(asker, functions):
     steps = [step("s", "mpreg.status"), step("n", "echo", ref("s", at="/node"))]
     reply = asker.ask(graph(*[{**steps[0], "args": []}, steps[1]]))
-    assert reply["results"]["n"].startswith("node-") and Json.pack(reply["results"])
+    assert reply["results"]["n"].startswith("node-")
 
 
-def test_a_graph_of_ten_thousand_steps(dealer, functions):
+def test_a_graph_of_two_thousand_steps(dealer, functions):
     steps = [step("s0", "add", 1)]
     steps += [step(f"s{n}", "add", ref(f"s{n // 2}"), 1) for n in range(1, 2_000)]
     reply = dealer.ask(graph(*steps, **{"return": ["s1999"]}))

@@ -17,8 +17,7 @@ def test_workers_of_20_lines_are_back_within_3_seconds():
         slowest = 0.0
         for _ in range(2):
             broker.kill()
-            with_port, broker = broker.port, None
-            broker = Broker(port=with_port)
+            broker = Broker(port=broker.port)
             begun = time.monotonic()
             with Peer(broker.door) as fresh:
                 while "error" in (reply := fresh.call("upper", "y", timeout_ms=1_000)):

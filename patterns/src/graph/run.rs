@@ -9,7 +9,7 @@ use super::plan::{Fallback, Graph, Phase, Purpose, State, Step, Template};
 use super::{Graphs, Output, StepCall, Timer};
 use crate::base::{CallId, Code, GraphId, Out, Refusal, Time, TimerId};
 use crate::ops::{Call, CallOptions, OnError};
-use crate::values::{self, Body, Fault, Frames};
+use crate::values::{self, Body, Fault, Frames, Mark, What};
 
 impl Graphs {
     /// Starts a graph that was checked, or reports on it.
@@ -70,6 +70,7 @@ impl Graphs {
             } else if graph.running < window
                 && let Some(step) = graph.queue.pop_front()
             {
+                *budget = budget.saturating_sub(graph.units_to_read(step));
                 self.counters.steps += 1;
                 self.dispatch(now, id, step, out);
             } else {
@@ -302,6 +303,9 @@ impl Graphs {
     }
 }
 
+/// Bytes of a result gone through that count as much as one step, in a slice of work.
+const BYTES_PER_UNIT: usize = 512;
+
 /// What giving a step up left to do.
 enum GivenUp {
     Step,
@@ -384,6 +388,16 @@ impl Graph {
             Some(from) => format!("step {name}: the result of {}: {}", from.name, fault.message()),
             None => format!("step {name}: {}", fault.message()),
         }
+    }
+
+    /// What following a step's pointers costs: each goes through a result from its beginning.
+    fn units_to_read(&self, at: u32) -> usize {
+        let pointed = |mark: &Mark| match &mark.what {
+            What::Ref { step, at: Some(_) } => self.steps[*step as usize].result.as_deref(),
+            _ => None,
+        };
+        let marks = self.steps[at as usize].templates().flat_map(|template| &*template.marks);
+        marks.filter_map(pointed).map(|body| body.value.bytes.len() / BYTES_PER_UNIT).sum()
     }
 
     /// The result of a step that this graph still needs.

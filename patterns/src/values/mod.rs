@@ -4,16 +4,19 @@
 //! pointer, another encoding) does so with a [`Cursor`], which walks the bytes once.
 //!
 //! In reading order: [`Cursor`] reads, [`find`] finds the tags in a value, [`locate`] follows a
-//! pointer, [`compose()`] puts values into others, [`json_to_msgpack`] and its opposite convert.
+//! pointer, [`compose()`] puts values into others, [`json_to_msgpack`] and its opposite convert,
+//! [`compact()`] makes the JSON text that is stored, [`payload()`] that or bytes.
 //! [`json`] and [`msgpack`] know their bytes; [`Fault`] is what all of them say about bad ones.
 //!
 //! Not here: what a reference means and when its step has run. No value is larger than 4 GiB.
 
+mod compact;
 mod compose;
 mod cursor;
 mod fault;
 pub mod json;
 pub mod msgpack;
+mod payload;
 mod pointer;
 mod tags;
 mod transcode;
@@ -26,18 +29,22 @@ use std::ops::Range;
 use bytes::Bytes;
 use serde::Serialize;
 
+pub use compact::compact;
 pub use compose::{
     Arguments, Target, Template, append, append_value, arguments, carries_frames, compose,
 };
 pub use cursor::{ArrayState, Cursor, MapState, Shape};
 pub use fault::Fault;
+pub use payload::payload;
 pub use pointer::{Place, locate, locate_in};
 pub use tags::{Mark, Mode, VALUE_BYTES, What, check_frames, find};
 pub use transcode::{json_to_msgpack, msgpack_to_json};
 
 /// The encoding of a value's bytes. The numbers are on the wire, in the bincode batch.
+///
+/// It stands in every value, and a whole word of it is moved in one piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
+#[repr(u64)]
 pub enum Kind {
     /// Bytes that nobody looks into.
     Bytes = 0,
@@ -117,6 +124,7 @@ impl Body {
 
 /// A part of a frame that outlives it: shared if it is most of the frame, else copied, so that a
 /// small value does not keep a large frame alive.
+#[inline]
 #[must_use]
 pub fn share(frame: &Bytes, range: Range<usize>) -> Bytes {
     if range.len() * 4 >= frame.len() {

@@ -1,6 +1,9 @@
 //! MessagePack, by position: heads, lengths and checks, and nothing built.
 
+use bytes::Bytes;
+
 use super::fault::Fault;
+use super::{Kind, Value};
 
 /// What the byte at a value's start says about it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -263,4 +266,18 @@ pub fn put_i64(out: &mut Vec<u8>, number: i64) {
 pub fn put_f64(out: &mut Vec<u8>, number: f64) {
     out.push(0xCB);
     out.extend_from_slice(&number.to_be_bytes());
+}
+
+/// The bytes of a value of MessagePack that is bytes and nothing else.
+#[must_use]
+pub fn whole_bytes(value: &Value) -> Option<Bytes> {
+    if value.kind != Kind::MsgPack {
+        return None;
+    }
+    match head(&value.bytes, 0) {
+        Ok(Head::Bin { start, end }) if end == value.bytes.len() => {
+            Some(value.bytes.slice(start..end))
+        }
+        _ => None,
+    }
 }

@@ -1,17 +1,20 @@
 //! What each connection has in flight: one outcome for each id, and no id twice.
 
+use std::hash::{BuildHasher, Hasher};
+
+use hashbrown::HashTable;
 use slab::Slab;
 use smol_str::SmolStr;
 
-use crate::base::{CallId, Code, GraphId, Limits, Map, PeerId, Refusal, RunId, Set, seeded};
+use crate::base::{Code, GraphId, JobId, Limits, PeerId, Refusal, RunId, Set, seeded};
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Accepted by nobody yet.
     New,
-    /// A call.
-    Call(CallId),
+    /// A call, or a wait for an event.
+    Job(JobId),
     /// A graph.
     Graph(GraphId),
 }
@@ -27,12 +30,17 @@ pub struct InFlight {
     pub target: Target,
     /// The ULID of a call whose caller follows it.
     pub track: Option<RunId>,
+    /// Whether its caller wants progress.
+    pub progress: bool,
+    /// Of its id: it is looked up twice.
+    hash: u64,
 }
 
 #[derive(Debug, Default)]
 struct Connection {
     generation: u32,
-    ids: Map<SmolStr, u32>,
+    /// Keys of its requests, by the hash of their ids.
+    keys: HashTable<u32>,
     /// Graphs of which more parts are to come, whatever has become of them.
     partial: Set<SmolStr>,
 }
@@ -45,8 +53,8 @@ impl Connection {
             connections.resize_with(slot + 1, || None);
         }
         let connection = connections[slot].get_or_insert_with(|| {
-            let (ids, partial) = (Map::with_hasher(seeded(seed)), Set::with_hasher(seeded(seed)));
-            Box::new(Self { generation: peer.generation, ids, partial })
+            let (keys, partial) = (HashTable::new(), Set::with_hasher(seeded(seed)));
+            Box::new(Self { generation: peer.generation, keys, partial })
         });
         debug_assert_eq!(connection.generation, peer.generation, "an earlier life was not ended");
         connection
@@ -76,27 +84,39 @@ impl Requests {
         peer: PeerId,
         id: &SmolStr,
         track: Option<RunId>,
+        progress: bool,
     ) -> Result<u32, Refusal> {
-        let per_peer = self.per_peer;
+        let (per_peer, hash) = (self.per_peer, self.hash(id));
         let connection = Connection::of(&mut self.connections, peer, self.seed);
-        let full = connection.ids.len() >= per_peer;
-        match connection.ids.entry_ref(id) {
-            hashbrown::hash_map::EntryRef::Occupied(_) => {
-                let refused = Some("duplicate");
-                let message = format!("{id} is in flight on this connection");
-                Err(Refusal { refused, ..Refusal::field(Code::DuplicateId, "id", message) })
-            }
-            hashbrown::hash_map::EntryRef::Vacant(_) if full => {
-                let message = format!("{per_peer} requests are in flight here");
-                Err(Refusal::new(Code::Busy, message))
-            }
-            hashbrown::hash_map::EntryRef::Vacant(entry) => {
-                let (id, target) = (id.clone(), Target::New);
-                let key = self.in_flight.insert(InFlight { peer, id, target, track }) as u32;
-                entry.insert(key);
-                Ok(key)
-            }
+        let in_flight = &self.in_flight;
+        if connection.keys.find(hash, |&key| in_flight[key as usize].id == *id).is_some() {
+            return Err(Self::duplicate(id));
         }
+        if connection.keys.len() >= per_peer {
+            let message = format!("{per_peer} requests are in flight here");
+            return Err(Refusal::new(Code::Busy, message));
+        }
+        let (id, target) = (id.clone(), Target::New);
+        let request = InFlight { peer, id, target, track, progress, hash };
+        let key = self.in_flight.insert(request) as u32;
+        let in_flight = &self.in_flight;
+        connection.keys.insert_unique(hash, key, |&key| in_flight[key as usize].hash);
+        Ok(key)
+    }
+
+    fn hash(&self, id: &str) -> u64 {
+        let mut hasher = seeded(self.seed).build_hasher();
+        hasher.write(id.as_bytes());
+        hasher.finish()
+    }
+
+    /// Says that an id is in use.
+    #[cold]
+    #[must_use]
+    pub fn duplicate(id: &str) -> Refusal {
+        let message = format!("{id} is in flight on this connection");
+        let error = Refusal::field(Code::DuplicateId, "id", message);
+        Refusal { refused: Some("duplicate"), ..error }
     }
 
     /// Notes a part of a graph. True if it follows a part that said so: even where the graph was
@@ -130,26 +150,28 @@ impl Requests {
     #[must_use]
     pub fn find(&self, peer: PeerId, id: &str) -> Option<u32> {
         let connection = self.connections.get(peer.slot as usize)?.as_ref()?;
-        connection.ids.get(id).copied()
+        let found = |key: &u32| self.in_flight[*key as usize].id == *id;
+        connection.keys.find(self.hash(id), found).copied()
     }
 
     /// Takes a request out: its outcome is about to leave.
     pub fn end(&mut self, key: u32) -> Option<InFlight> {
         let request = self.in_flight.try_remove(key as usize)?;
         if let Some(Some(connection)) = self.connections.get_mut(request.peer.slot as usize) {
-            connection.ids.remove(&request.id);
+            let entry = connection.keys.find_entry(request.hash, |&other| other == key);
+            entry.map(|entry| entry.remove()).ok();
         }
         Some(request)
     }
 
-    /// Takes out everything a connection had in flight.
-    pub fn gone(&mut self, peer: PeerId) -> Vec<InFlight> {
+    /// Forgets a connection. The keys of what it had in flight, which is still to be ended.
+    pub fn gone(&mut self, peer: PeerId) -> Vec<u32> {
         let slot = self.connections.get_mut(peer.slot as usize);
         let this = |connection: &mut Box<Connection>| connection.generation == peer.generation;
         let Some(connection) = slot.and_then(|slot| slot.take_if(this)) else { return Vec::new() };
-        let mut keys: Vec<u32> = connection.ids.values().copied().collect();
+        let mut keys: Vec<u32> = connection.keys.iter().copied().collect();
         keys.sort_unstable();
-        keys.into_iter().filter_map(|key| self.in_flight.try_remove(key as usize)).collect()
+        keys
     }
 
     /// How many requests have no outcome yet.

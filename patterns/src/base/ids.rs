@@ -21,7 +21,7 @@ pub struct PeerId {
 
 impl fmt::Display for PeerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "peer-{}.{}", self.slot, self.generation)
+        write!(f, "peer-{}-{}", self.slot, self.generation)
     }
 }
 
@@ -34,6 +34,38 @@ pub struct CallId {
     pub serial: u32,
 }
 
+/// Somebody who waits for events, from the asking to the outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WaitId {
+    /// Dense index into the table of waits.
+    pub slot: u32,
+    /// Which wait of that slot.
+    pub serial: u32,
+}
+
+/// What a step of a graph, or a request, waits for: how it is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum JobId {
+    /// A call of a worker's function.
+    Call(CallId),
+    /// An event.
+    Wait(WaitId),
+}
+
+/// Who wants an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// A request of a peer, by its key in the table of requests.
+    Request(u32),
+    /// A step of a graph.
+    Step {
+        /// The graph's key.
+        graph: u32,
+        /// The step's index.
+        step: u32,
+    },
+}
+
 /// A graph in the broker, from its first part to the last part of its reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct GraphId {
@@ -44,7 +76,10 @@ pub struct GraphId {
 }
 
 /// One attempt to run one function on one worker: a ULID on the wire.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+///
+/// Aligned to 8 bytes, not to 16: what holds one is moved often, and is smaller for it.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(Rust, packed(8))]
 pub struct RunId(pub u128);
 
 impl RunId {
@@ -98,6 +133,26 @@ impl Ids {
         }
         RunId(self.last)
     }
+
+    /// The next ULID whose last 32 bits are `mark`: above every earlier one of a source that marks
+    /// all of them, unless the wall clock went back.
+    pub fn marked(&mut self, now: Time, mark: u32) -> RunId {
+        let ms = u128::from(now.wall_ms & 0xFFFF_FFFF_FFFF);
+        if self.last >> 80 == ms {
+            self.last += (1 + u128::from(self.rng.next_u64() >> 48)) << 32;
+        } else {
+            self.last = (ms << 80) | u128::from(self.rng.next_u64() >> 17) << 32;
+        }
+        RunId(self.last | u128::from(mark))
+    }
+}
+
+impl RunId {
+    /// What the broker marked it with, if the broker made it.
+    #[must_use]
+    pub const fn mark(self) -> u32 {
+        self.0 as u32
+    }
 }
 
 #[cfg(test)]
@@ -112,6 +167,19 @@ mod tests {
             let id = ids.next(Time { mono_ns: 0, wall_ms: 1_700_000_000_000 + step / 100 });
             assert!(id > last);
             assert_eq!(RunId::parse(&id.to_string()), Some(id));
+            last = id;
+        }
+    }
+
+    #[test]
+    fn marked_ids_increase_and_keep_their_mark() {
+        let mut ids = Ids::new(7);
+        let mut last = RunId(0);
+        for step in 0..10_000_u64 {
+            let mark = (step * 7_919) as u32 ^ u32::MAX;
+            let time = Time { mono_ns: 0, wall_ms: 1_700_000_000_000 + step / 100 };
+            let id = ids.marked(time, mark);
+            assert!(id > last && id.mark() == mark);
             last = id;
         }
     }

@@ -11,7 +11,7 @@ pub mod rng;
 pub mod time;
 
 pub use deadlines::{Deadlines, TimerId};
-pub use ids::{CallId, GraphId, Ids, PeerId, RunId};
+pub use ids::{CallId, GraphId, Ids, JobId, Origin, PeerId, RunId, WaitId};
 pub use limits::Limits;
 pub use map::{Map, Set, seeded};
 pub use out::Out;

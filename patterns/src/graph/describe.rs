@@ -7,7 +7,7 @@ use smol_str::SmolStr;
 
 use super::plan::{Graph, Phase, State};
 use super::{CheckAsk, Graphs};
-use crate::base::{CallId, Code, Refusal, RunId};
+use crate::base::{Code, JobId, Refusal, RunId};
 
 /// Steps that a report names one by one.
 const ROWS: usize = 1_000;
@@ -20,7 +20,7 @@ const INPUTS: usize = 8;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Why {
     /// With a worker, or in line for one: the calls know more.
-    Called(CallId),
+    Called(JobId),
     /// Anything else, in words.
     Says(String),
 }

@@ -23,7 +23,7 @@ use smol_str::SmolStr;
 
 use crate::base::limits::STEPS_PER_TURN;
 use crate::base::{
-    CallId, Deadlines, GraphId, Ids, Limits, Map, Out, PeerId, Refusal, Rng, RunId, Time,
+    Deadlines, GraphId, Ids, JobId, Limits, Map, Out, PeerId, Refusal, Rng, RunId, Time,
 };
 use crate::ops::{Call, CallOptions, GraphPart, GraphReply};
 use crate::values::Body;
@@ -69,7 +69,7 @@ pub enum Input {
         /// The step.
         step: u32,
         /// The call.
-        call: CallId,
+        job: JobId,
     },
     /// A step was handed to a worker.
     Started {
@@ -151,7 +151,7 @@ pub enum Output {
     /// Run a step.
     Call(StepCall),
     /// A step's outcome is no longer wanted.
-    CancelCall(CallId),
+    CancelCall(JobId),
     /// The reply, or a part of it; the request ends with the one that has no `more`.
     Reply {
         /// The request.
@@ -264,7 +264,7 @@ impl Graphs {
                 self.begin(now, request, peer, part, Purpose::Check(ask), out);
             }
             Input::Placed { graph, answers } => self.placed(graph, answers),
-            Input::Begun { graph, step, call } => self.begun(graph, step, call, out),
+            Input::Begun { graph, step, job } => self.begun(graph, step, job, out),
             Input::Started { graph, step } => self.tell(graph, step, "started", out),
             Input::Progress { graph, step, percent, note } => {
                 self.step_progress(graph, step, percent, note, out);

@@ -7,7 +7,7 @@ use hashbrown::HashTable;
 use smol_str::SmolStr;
 
 use super::CheckAsk;
-use crate::base::{CallId, GraphId, PeerId, Refusal, RunId, TimerId};
+use crate::base::{GraphId, JobId, PeerId, Refusal, RunId, TimerId};
 use crate::ops::{CallOptions, GraphOptions, GraphReply};
 use crate::values::{Body, Frames, Mark, Value};
 
@@ -130,7 +130,7 @@ pub(super) struct Step {
     pub(super) returned: bool,
     /// Whether what runs is its fallback.
     pub(super) falling_back: bool,
-    pub(super) call: Option<CallId>,
+    pub(super) call: Option<JobId>,
     /// Ends the wait before another attempt.
     pub(super) timer: Option<TimerId>,
     pub(super) result: Option<Box<Body>>,

@@ -7,7 +7,7 @@ use smol_str::SmolStr;
 use super::load::ARROWS_PER_UNIT;
 use super::plan::{Fallback, Graph, Phase, Purpose, State, Step, Template};
 use super::{Graphs, Output, StepCall, Timer};
-use crate::base::{CallId, Code, GraphId, Out, Refusal, Time, TimerId};
+use crate::base::{Code, GraphId, JobId, Out, Refusal, Time, TimerId};
 use crate::ops::{Call, CallOptions, OnError};
 use crate::values::{self, Body, Fault, Frames, Mark, What};
 
@@ -107,12 +107,12 @@ impl Graphs {
 
     /// A step's call was accepted. If the step was given up since it was handed out, so is its
     /// call: a call of a step never outlives the step, so that no later graph hears of it.
-    pub(super) fn begun(&mut self, graph: u32, step: u32, call: CallId, out: &mut Out<Output>) {
+    pub(super) fn begun(&mut self, graph: u32, step: u32, job: JobId, out: &mut Out<Output>) {
         let graph = self.graphs.get_mut(graph as usize);
         let step = graph.and_then(|graph| graph.steps.get_mut(step as usize));
         match step.filter(|step| step.state == State::Running) {
-            Some(step) => step.call = Some(call),
-            None => out.push(Output::CancelCall(call)),
+            Some(step) => step.call = Some(job),
+            None => out.push(Output::CancelCall(job)),
         }
     }
 

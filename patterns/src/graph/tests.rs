@@ -263,7 +263,8 @@ fn references(#[case] script: &str) {
     c1 graph g
       a: mpreg.nope
     → c1 graph g error at a unknown_function: mpreg.nope is not one of mpreg.functions,
-        mpreg.workers, mpreg.status, mpreg.graphs, mpreg.graph.check, mpreg.graph.explain [fun]
+        mpreg.workers, mpreg.status, mpreg.graphs, mpreg.graph.check, mpreg.graph.explain,
+        mpreg.topics, mpreg.topic.publish, mpreg.topic.next, mpreg.topic.history [fun]
     c1 graph g
       a: f
       b: g [@a] wait=true timeout_ms=100
@@ -356,8 +357,7 @@ fn references(#[case] script: &str) {
     → c1 error g duplicate_id: g is in flight on this connection [id] (refused: duplicate)
     c1 graph g part=1
       a: f
-    → c1 error g duplicate_id: g is in flight on this connection, and no graph [id] (refused:
-        duplicate)
+    → c1 error g duplicate_id: g is in flight on this connection [id] (refused: duplicate)
     w1 returns f 2
     → c1 result g 2
 "#

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::registry::{Candidate, DemandId, DemandRef};
 use super::{Input, Origin, Output, Rpc, Submit};
-use crate::base::{CallId, Code, Out, PeerId, Refusal, RunId, Time, TimerId};
+use crate::base::{CallId, Code, Out, PeerId, Refusal, RunId, Set, Time, TimerId};
 use crate::ops::{Call, Run};
 use crate::values::Body;
 
@@ -46,7 +46,7 @@ impl Rpc {
     pub(super) fn submit(&mut self, now: Time, submit: Submit, out: &mut Out<Output>) {
         let origin = submit.origin;
         if let Err(refusal) = self.admit(origin) {
-            return out.push(Output::Done { origin, outcome: Err(refusal) });
+            return out.push(Output::Done { origin, outcome: Err(Box::new(refusal)) });
         }
         let options = &submit.call.options;
         let mut locs = Cow::Borrowed(&options.locs[..]);
@@ -60,7 +60,7 @@ impl Rpc {
         if self.registry.demand(demand).candidates.is_empty() && !options.wait {
             let refusal = self.registry.nobody(demand, &self.workers);
             self.counters.failed += 1;
-            return out.push(Output::Done { origin, outcome: Err(refusal) });
+            return out.push(Output::Done { origin, outcome: Err(Box::new(refusal)) });
         }
         let slot = self.insert(demand, submit);
         out.push(Output::Begun { origin, call: self.id(slot) });
@@ -168,7 +168,7 @@ impl Rpc {
 
     /// Hands a call to a worker that has credit.
     fn start(&mut self, now: Time, slot: u32, candidate: Candidate, out: &mut Out<Output>) {
-        let run = self.ids.next(now);
+        let run = self.ids.marked(now, slot);
         let Some(worker) = self.workers.get_mut(candidate.worker) else { return };
         let call = &mut self.calls[slot as usize];
         call.place = Place::Running { worker: candidate.worker, run };
@@ -176,7 +176,6 @@ impl Rpc {
         call.hand = worker.in_hand.len() as u32;
         call.may_repeat = call.call.options.idempotent.unwrap_or(candidate.idempotent);
         worker.in_hand.push(slot);
-        self.runs.insert(run, slot);
         if call.call.progress
             && let Some(origin) = call.origin
         {
@@ -225,16 +224,15 @@ impl Rpc {
         now: Time,
         peer: PeerId,
         run: RunId,
-        outcome: Result<Body, Refusal>,
+        outcome: Result<Box<Body>, Box<Refusal>>,
         out: &mut Out<Output>,
     ) {
-        if self.in_hand_of(peer, run).is_none() {
+        let Some(slot) = self.in_hand_of(peer, run) else {
             self.counters.stray += 1;
             return;
-        }
-        if let Some(slot) = self.take_run(run)
-            && let Some(origin) = self.forget(slot)
-        {
+        };
+        self.take(slot, peer.slot);
+        if let Some(origin) = self.forget(slot) {
             self.done(origin, outcome, out);
         }
         self.pump(now, peer.slot, out);
@@ -261,31 +259,31 @@ impl Rpc {
         }
     }
 
-    /// The call behind a run, if this very connection has it in hand.
-    fn in_hand_of(&self, peer: PeerId, run: RunId) -> Option<u32> {
-        let slot = *self.runs.get(&run)?;
-        let worker = self.workers.get(peer.slot).filter(|worker| worker.peer == peer)?;
-        match self.calls[slot as usize].place {
-            Place::Running { worker: holder, .. } if holder == worker.peer.slot => Some(slot),
+    /// The call that is in hand as a run, and the slot of its worker.
+    fn holder(&self, run: RunId) -> Option<(u32, u32)> {
+        let slot = run.mark();
+        match self.calls.get(slot as usize)?.place {
+            Place::Running { worker, run: this } if this == run => Some((slot, worker)),
             _ => None,
         }
     }
 
-    /// Takes a run out of its worker's hands; the call keeps its slot and is in no line.
-    fn take_run(&mut self, run: RunId) -> Option<u32> {
-        let slot = self.runs.remove(&run)?;
+    /// The call behind a run, if this very connection has it in hand.
+    fn in_hand_of(&self, peer: PeerId, run: RunId) -> Option<u32> {
+        let (slot, holder) = self.holder(run).filter(|(_, holder)| *holder == peer.slot)?;
+        self.workers.get(holder).filter(|worker| worker.peer == peer).map(|_| slot)
+    }
+
+    /// Takes a call that is running out of its worker's hands; it keeps its slot and is in no line.
+    fn take(&mut self, slot: u32, worker: u32) {
         let call = &mut self.calls[slot as usize];
-        if let Place::Running { worker, .. } = call.place
-            && let Some(worker) = self.workers.get_mut(worker)
-        {
-            let hand = call.hand as usize;
-            call.place = Place::Waiting;
-            worker.in_hand.swap_remove(hand);
-            if let Some(&moved) = worker.in_hand.get(hand) {
-                self.calls[moved as usize].hand = hand as u32;
-            }
+        call.place = Place::Waiting;
+        let hand = call.hand as usize;
+        let Some(worker) = self.workers.get_mut(worker) else { return };
+        worker.in_hand.swap_remove(hand);
+        if let Some(&moved) = worker.in_hand.get(hand) {
+            self.calls[moved as usize].hand = hand as u32;
         }
-        Some(slot)
     }
 
     /// Ends a call that no worker has in hand.
@@ -298,7 +296,12 @@ impl Rpc {
         call.origin
     }
 
-    fn done(&mut self, origin: Origin, outcome: Result<Body, Refusal>, out: &mut Out<Output>) {
+    fn done(
+        &mut self,
+        origin: Origin,
+        outcome: Result<Box<Body>, Box<Refusal>>,
+        out: &mut Out<Output>,
+    ) {
         match outcome {
             Ok(_) => self.counters.done += 1,
             Err(_) => self.counters.failed += 1,
@@ -366,7 +369,7 @@ impl Rpc {
                 }
             }
         }
-        self.done(origin, Err(refusal), out);
+        self.done(origin, Err(Box::new(refusal)), out);
     }
 
     /// A run that never reached its worker's connection goes elsewhere, or fails if it must.
@@ -377,18 +380,16 @@ impl Rpc {
         refusal: Option<Refusal>,
         out: &mut Out<Output>,
     ) {
-        let holder = self.runs.get(&run).map(|&slot| self.calls[slot as usize].place);
-        let Some(slot) = self.take_run(run) else { return };
+        let Some((slot, worker)) = self.holder(run) else { return };
+        self.take(slot, worker);
         match refusal {
             Some(refusal) => {
                 if let Some(origin) = self.forget(slot) {
-                    self.done(origin, Err(refusal), out);
+                    self.done(origin, Err(Box::new(refusal)), out);
                 }
             }
             None => {
-                if let Some(Place::Running { worker, .. }) = holder {
-                    self.workers.stall(worker);
-                }
+                self.workers.stall(worker);
                 self.calls[slot as usize].attempt -= 1;
                 self.replace(now, slot, out);
             }
@@ -403,6 +404,7 @@ impl Rpc {
         out: &mut Out<Output>,
     ) {
         let Some(worker) = self.workers.remove(peer) else { return };
+        out.push(Output::Left { peer });
         if !worker.in_hand.is_empty() {
             self.counters.lost_workers += 1;
         }
@@ -411,9 +413,9 @@ impl Rpc {
             self.registry.withdraw(&function.name, peer.slot);
         }
         self.refresh(&worker.offer, None, now, out);
+        let unsent: Set<RunId> = unsent.iter().copied().collect();
         for slot in worker.in_hand {
             let Place::Running { run, .. } = self.calls[slot as usize].place else { continue };
-            self.runs.remove(&run);
             self.calls[slot as usize].place = Place::Waiting;
             self.lost(now, slot, peer, unsent.contains(&run), out);
         }
@@ -442,7 +444,8 @@ impl Rpc {
             return self.replace(now, slot, out);
         };
         if let Some(origin) = self.forget(slot) {
-            self.done(origin, Err(Refusal::new(Code::OutcomeUnknown, refusal)), out);
+            let refusal = Refusal::new(Code::OutcomeUnknown, refusal);
+            self.done(origin, Err(Box::new(refusal)), out);
         }
     }
 
@@ -474,7 +477,7 @@ impl Rpc {
             Refusal::new(Code::OutcomeUnknown, message)
         };
         if let Some(origin) = self.forget(slot) {
-            self.done(origin, Err(refusal), out);
+            self.done(origin, Err(Box::new(refusal)), out);
         }
     }
 }

@@ -1,6 +1,12 @@
 //! What the system says about itself: functions, workers, and why a call is where it is.
 
+use std::fmt::Display;
+
+use semver::Version;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 use serde_json::{Value as Json, json};
+use smol_str::SmolStr;
 
 use super::Rpc;
 use super::registry::DemandRef;
@@ -19,30 +25,33 @@ pub enum Placement {
 
 impl Rpc {
     /// Every function on offer, by name: versions, workers, and what the offers say about it.
+    ///
+    /// There may be many: the text is written without a tree of it.
     #[must_use]
-    pub fn functions(&self) -> Json {
-        let mut rows: Vec<_> = self.registry.functions().collect();
-        rows.sort_by_key(|(name, _)| (*name).clone());
-        let rows = rows.into_iter().flat_map(|(name, entry)| {
+    pub fn functions(&self) -> Value {
+        let mut entries: Vec<_> = self.registry.functions().collect();
+        entries.sort_unstable_by_key(|(name, _)| name.as_str());
+        let mut rows = Vec::with_capacity(entries.len());
+        for (name, entry) in entries {
             let mut offered: Vec<_> = entry.offered.iter().collect();
-            offered.sort_by_key(|offered| (offered.version.clone(), offered.worker));
-            offered.into_iter().filter_map(move |offered| {
+            offered.sort_by(|a, b| (&a.version, a.worker).cmp(&(&b.version, b.worker)));
+            rows.extend(offered.into_iter().filter_map(|offered| {
                 let worker = self.workers.get(offered.worker)?;
-                let said = worker.offer.functions.iter().find(|f| f.name == *name)?;
-                Some(json!({
-                    "name": name.as_str(),
-                    "version": offered.version.to_string(),
-                    "worker": worker.peer.to_string(),
-                    "idempotent": offered.idempotent,
-                    "doc": said.doc.as_deref(),
-                    "cache_ms": said.cache_ms,
-                    "input": said.input.as_ref().and_then(schema),
-                    "output": said.output.as_ref().and_then(schema),
-                    "locs": worker.offer.locs.iter().map(|loc| loc.as_str()).collect::<Vec<_>>(),
-                }))
-            })
-        });
-        json!(rows.collect::<Vec<_>>())
+                let said = worker.offer.functions.get(offered.place)?;
+                Some(Row {
+                    name,
+                    version: &offered.version,
+                    worker: worker.peer,
+                    idempotent: offered.idempotent,
+                    doc: said.doc.as_deref(),
+                    cache_ms: said.cache_ms,
+                    input: said.input.as_ref().and_then(schema),
+                    output: said.output.as_ref().and_then(schema),
+                    locs: &worker.offer.locs,
+                })
+            }));
+        }
+        Value::from_serialize(&rows)
     }
 
     /// Every worker: what it offers and what it has in hand.
@@ -103,9 +112,29 @@ impl Rpc {
     }
 }
 
+/// One version of a function at one worker.
+#[derive(Serialize)]
+struct Row<'r> {
+    name: &'r str,
+    #[serde(serialize_with = "in_words")]
+    version: &'r Version,
+    #[serde(serialize_with = "in_words")]
+    worker: PeerId,
+    idempotent: bool,
+    doc: Option<&'r str>,
+    cache_ms: Option<u64>,
+    input: Option<Box<RawValue>>,
+    output: Option<Box<RawValue>>,
+    locs: &'r [SmolStr],
+}
+
+fn in_words<S: Serializer>(what: &impl Display, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(what)
+}
+
 /// A schema as it was offered.
-fn schema(value: &Value) -> Option<Json> {
+fn schema(value: &Value) -> Option<Box<RawValue>> {
     let (mut text, mut frames) = (Vec::new(), Frames::new());
     values::append(&Body::plain(value.clone()), Kind::Json, false, &mut text, &mut frames).ok()?;
-    serde_json::from_slice(&text).ok()
+    RawValue::from_string(String::from_utf8(text).ok()?).ok()
 }

@@ -18,28 +18,13 @@ use std::sync::Arc;
 use slab::Slab;
 use smol_str::SmolStr;
 
-use crate::base::{
-    CallId, Deadlines, Ids, Limits, Map, Out, PeerId, Refusal, Rng, RunId, Time, seeded,
-};
+pub use crate::base::Origin;
+use crate::base::{CallId, Deadlines, Ids, Limits, Out, PeerId, Refusal, Rng, RunId, Time};
 use crate::ops::{Call, Offer, Run};
 use crate::values::Body;
 pub use describe::Placement;
 use registry::Registry;
 use workers::Workers;
-
-/// Who wants an outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Origin {
-    /// A request of a peer, by its key in the table of requests.
-    Request(u32),
-    /// A step of a graph.
-    Step {
-        /// The graph's key.
-        graph: u32,
-        /// The step's index.
-        step: u32,
-    },
-}
 
 /// What happens to the system.
 #[derive(Debug)]
@@ -53,7 +38,7 @@ pub enum Input {
         /// The worker.
         peer: PeerId,
         /// What it said.
-        offer: Offer,
+        offer: Box<Offer>,
     },
     /// A worker's outcome.
     Result {
@@ -62,7 +47,7 @@ pub enum Input {
         /// Its run.
         run: RunId,
         /// What the function returned, or why not.
-        outcome: Result<Body, Refusal>,
+        outcome: Result<Box<Body>, Box<Refusal>>,
     },
     /// A worker's progress.
     Progress {
@@ -147,7 +132,7 @@ pub enum Output {
         /// Who called.
         origin: Origin,
         /// The result, or why there is none.
-        outcome: Result<Body, Refusal>,
+        outcome: Result<Box<Body>, Box<Refusal>>,
     },
     /// A run of an origin that wants progress was handed to a worker.
     Started {
@@ -172,7 +157,17 @@ pub enum Output {
         /// Echoed.
         id: Option<SmolStr>,
         /// Functions and credit in force, or why nothing changed.
-        outcome: Result<(u32, u32), Refusal>,
+        outcome: Result<(u32, u32), Box<Refusal>>,
+    },
+    /// A connection offers functions that offered none before.
+    Joined {
+        /// The worker.
+        peer: PeerId,
+    },
+    /// A worker is one no longer.
+    Left {
+        /// The worker.
+        peer: PeerId,
     },
     /// Answers a `bye`: nothing is in hand.
     Bye {
@@ -206,10 +201,10 @@ pub struct Rpc {
     limits: Limits,
     calls: Slab<calls::Live>,
     serial: u32,
-    runs: Map<RunId, u32>,
     registry: Registry,
     workers: Workers,
     deadlines: Deadlines<CallId>,
+    /// Of runs: each is marked with the slot of its call.
     ids: Ids,
     rng: Rng,
     counters: Counters,
@@ -226,7 +221,6 @@ impl Rpc {
             limits,
             calls: Slab::new(),
             serial: 0,
-            runs: Map::with_hasher(seeded(seed)),
             registry: Registry::new(seed),
             workers: Workers::default(),
             deadlines: Deadlines::default(),
@@ -243,7 +237,7 @@ impl Rpc {
         match input {
             Input::Call(submit) => self.submit(now, submit, out),
             Input::Cancel(call) => self.cancel(call, out),
-            Input::Offer { peer, offer } => self.offer(now, peer, offer, out),
+            Input::Offer { peer, offer } => self.offer(now, peer, *offer, out),
             Input::Result { peer, run, outcome } => self.result(now, peer, run, outcome, out),
             Input::Progress { peer, run, percent, note } => {
                 self.progress(peer, run, percent, note, out);

@@ -20,7 +20,7 @@ impl Rpc {
     ) {
         let id = offer.id.take();
         if let Err(refusal) = self.check_offer(&offer) {
-            return out.push(Output::Offered { to: peer, id, outcome: Err(refusal) });
+            return out.push(Output::Offered { to: peer, id, outcome: Err(Box::new(refusal)) });
         }
         let credit = offer.credit.unwrap_or(1).min(self.limits.credit);
         let granted = (offer.functions.len() as u32, credit);
@@ -62,17 +62,18 @@ impl Rpc {
                     leaving,
                     stalled,
                 });
+                out.push(Output::Joined { peer });
                 None
             }
         };
         for function in old.iter().flat_map(|old| &old.functions) {
             self.registry.withdraw(&function.name, peer.slot);
         }
-        for function in &offer.functions {
+        for (place, function) in offer.functions.iter().enumerate() {
             let version = function.version.as_deref().unwrap_or("1.0.0");
             let Ok(version) = Version::parse(version) else { continue };
             let idempotent = function.idempotent;
-            let offered = Offered { worker: peer.slot, version, idempotent };
+            let offered = Offered { worker: peer.slot, place, version, idempotent };
             self.registry.add(&function.name, offered);
         }
         self.refresh(&offer, Some(peer), now, out);
@@ -192,6 +193,7 @@ impl Rpc {
             && let Some(id) = worker.leaving.take()
         {
             self.workers.remove(peer);
+            out.push(Output::Left { peer });
             out.push(Output::Bye { to: peer, id });
         }
     }

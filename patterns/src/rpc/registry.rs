@@ -88,6 +88,8 @@ impl Demand {
 #[derive(Debug)]
 pub(super) struct Offered {
     pub(super) worker: u32,
+    /// Where it stands in its worker's offer.
+    pub(super) place: usize,
     pub(super) version: Version,
     pub(super) idempotent: bool,
 }
@@ -104,6 +106,8 @@ pub(super) struct Registry {
     functions: Map<SmolStr, Entry>,
     demands: Slab<Demand>,
     by_key: Map<DemandKey, DemandId>,
+    /// What was asked for last is often asked for again.
+    last: usize,
     idle_sweep_at: usize,
 }
 
@@ -113,6 +117,7 @@ impl Registry {
             functions: Map::with_hasher(seeded(seed)),
             demands: Slab::new(),
             by_key: Map::with_hasher(seeded(seed)),
+            last: 0,
             idle_sweep_at: IDLE_DEMANDS,
         }
     }
@@ -136,7 +141,11 @@ impl Registry {
 
     /// The demand for what a call asks, made if it is new.
     pub(super) fn find(&mut self, wanted: &DemandRef<'_>, workers: &Workers) -> DemandId {
+        if self.demands.get(self.last).is_some_and(|demand| wanted.equivalent(&demand.key)) {
+            return DemandId(self.last as u32);
+        }
         if let Some(&id) = self.by_key.get(wanted) {
+            self.last = id.0 as usize;
             return id;
         }
         if self.demands.len() >= self.idle_sweep_at {

@@ -322,10 +322,11 @@ pub fn put_string(out: &mut Vec<u8>, text: &str) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     out.push(b'"');
     let mut rest = text.as_bytes();
-    let plain = |byte: &u8| *byte >= 0x20 && *byte != b'"' && *byte != b'\\';
-    while let Some(stop) = rest.iter().position(|byte| !plain(byte)) {
+    loop {
+        let stop = plain(rest);
         out.extend_from_slice(&rest[..stop]);
-        match rest[stop] {
+        let Some(&byte) = rest.get(stop) else { break };
+        match byte {
             byte @ (b'"' | b'\\') => out.extend_from_slice(&[b'\\', byte]),
             b'\n' => out.extend_from_slice(b"\\n"),
             b'\r' => out.extend_from_slice(b"\\r"),
@@ -337,8 +338,22 @@ pub fn put_string(out: &mut Vec<u8>, text: &str) {
         }
         rest = &rest[stop + 1..];
     }
-    out.extend_from_slice(rest);
     out.push(b'"');
+}
+
+/// How many bytes `b` begins with that stand in a string as they are.
+#[inline]
+fn plain(b: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(word) = b.get(at..).and_then(<[u8]>::first_chunk) {
+        let hits = special(u64::from_le_bytes(*word));
+        if hits != 0 {
+            return at + (hits.trailing_zeros() / 8) as usize;
+        }
+        (at, _) = plain_run(b, at + 8, 0);
+    }
+    let stops = |byte: &u8| *byte < 0x20 || *byte == b'"' || *byte == b'\\';
+    b[at..].iter().position(stops).map_or(b.len(), |tail| at + tail)
 }
 
 /// Appends a whole number.

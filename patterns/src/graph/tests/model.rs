@@ -176,7 +176,7 @@ fn run(plans: &[Plan], on_error: OnError, credit: u32, seed: u64) -> GraphReply 
         epoch: 1,
         endpoints: serde_json::Value::Null,
     };
-    let mut node = Node::new(about, Limits::default(), seed);
+    let mut node = Node::new(about, Limits::default(), &[], seed);
     let (mut now, mut out) = (Time { mono_ns: 1, wall_ms: 1 }, Out::new());
     let (mut rng, mut hands) = (Rng::new(seed), Vec::<Run>::new());
     let mut attempts = vec![0_u32; plans.len()];
@@ -184,7 +184,11 @@ fn run(plans: &[Plan], on_error: OnError, credit: u32, seed: u64) -> GraphReply 
     let function = |name: String| Function { name: name.into(), ..Function::default() };
     let functions = names.map(function).collect();
     let offer = Offer { functions, credit: Some(credit), ..Offer::default() };
-    node.handle(now, Input::Request { peer: WORKER, request: Request::Offer(offer) }, &mut out);
+    node.handle(
+        now,
+        Input::Request { peer: WORKER, request: Request::Offer(offer.into()) },
+        &mut out,
+    );
     // Steps need not stand in order: here they stand backwards.
     let steps: Vec<_> = plans.iter().enumerate().rev().map(|(at, plan)| plan.text(at)).collect();
     let part = GraphPart {
@@ -198,7 +202,7 @@ fn run(plans: &[Plan], on_error: OnError, credit: u32, seed: u64) -> GraphReply 
     let mut reply = None;
     loop {
         for output in out.drain() {
-            match output.reply {
+            match output.sent().expect("a reply").1 {
                 Reply::Run(run) => hands.push(run),
                 Reply::Cancel { run } => hands.retain(|held| held.id != run),
                 Reply::Graph(told) => assert!(reply.replace(*told).is_none(), "two outcomes"),
@@ -232,11 +236,14 @@ fn answer(run: &Run, plans: &[Plan], attempts: &mut [u32]) -> Request {
         attempts[at] <= plans[at].failures
     };
     if fails {
-        return Request::Failed { run: run.id, error: Refusal::by_worker(None, "no", false) };
+        return Request::Failed {
+            run: run.id,
+            error: Box::new(Refusal::by_worker(None, "no", false)),
+        };
     }
     let args = run.args.as_ref().map_or(&[][..], |args| &args.bytes);
     let value = returned(&run.fun, std::str::from_utf8(args).expect("JSON"));
-    Request::Result { run: run.id, body: Body::plain(Value::json(value)) }
+    Request::Result { run: run.id, body: Box::new(Body::plain(Value::json(value))) }
 }
 
 fn expected(plans: &[Plan]) -> Vec<End> {

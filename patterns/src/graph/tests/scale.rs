@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::super::plan::Phase;
 use super::super::{Graphs, Input, Output, StepCall};
 use crate::base::limits::{STEPS_IN_REPLY, STEPS_PER_TURN};
-use crate::base::{CallId, Code, Limits, Out, PeerId, Refusal, Time};
+use crate::base::{CallId, Code, JobId, Limits, Out, PeerId, Refusal, Time};
 use crate::ops::{GraphOptions, GraphPart, GraphReply, OnError, Returns};
 use crate::values::{Body, Value};
 
@@ -121,8 +121,8 @@ impl Rig {
             for call in std::mem::take(&mut self.calls) {
                 self.handed_out += 1;
                 let (graph, step, outcome) = (call.graph, call.step, answer(&call));
-                let id = CallId { slot: 0, serial: self.handed_out as u32 };
-                self.handle(Input::Begun { graph, step, call: id });
+                let id = JobId::Call(CallId { slot: 0, serial: self.handed_out as u32 });
+                self.handle(Input::Begun { graph, step, job: id });
                 self.handle(Input::Done { graph, step, outcome });
             }
             self.turn();

@@ -2,12 +2,16 @@
 
 #[cfg(test)]
 mod tests;
+mod topics;
+
+use std::sync::Arc;
 
 use smol_str::SmolStr;
 
 use crate::base::{Code, Refusal, RunId};
 use crate::graph::CheckAsk;
-use crate::ops::{Call, GraphOptions, GraphPart, Refs, Returns};
+use crate::ops::{Call, Event, GraphOptions, GraphPart, Refs, Returns};
+use crate::topics::{HistoryAsk, WaitAsk};
 use crate::values::{Cursor, Fault, Shape, Value};
 
 /// The names, in the order of the documents.
@@ -18,6 +22,10 @@ pub const NAMES: &[&str] = &[
     "mpreg.graphs",
     "mpreg.graph.check",
     "mpreg.graph.explain",
+    "mpreg.topics",
+    "mpreg.topic.publish",
+    "mpreg.topic.next",
+    "mpreg.topic.history",
 ];
 
 /// A call of one of them, its arguments read.
@@ -43,6 +51,22 @@ pub enum Builtin {
         /// Which graph.
         track: RunId,
     },
+    /// The patterns with the most events, and what is kept.
+    Topics {
+        /// How many of the patterns.
+        top: usize,
+    },
+    /// An event for everybody who subscribed to its topic.
+    Publish(Arc<Event>),
+    /// The next event or events.
+    Next {
+        /// Which.
+        ask: WaitAsk,
+        /// How long to wait for them.
+        timeout_ms: Option<u64>,
+    },
+    /// A piece of a log.
+    History(HistoryAsk),
 }
 
 /// Whether there is such a built-in, for a step that would call it.
@@ -67,6 +91,10 @@ pub fn parse(call: &Call) -> Result<Builtin, Refusal> {
         "mpreg.status" => none(call, Builtin::Status),
         "mpreg.graphs" => none(call, Builtin::Graphs),
         "mpreg.graph.explain" => explain(call),
+        "mpreg.topics" => topics::list(call),
+        "mpreg.topic.publish" => topics::publish(call),
+        "mpreg.topic.next" => topics::next(call),
+        "mpreg.topic.history" => topics::history(call),
         _ => check(call),
     }
 }

@@ -1,6 +1,7 @@
 //! What the mpreg broker decides, as deterministic state machines without IO.
 //!
-//! In reading order: [`base`] (ids, time, refusals, limits), [`values`] (what crosses the wire
+//! In reading order: [`base`] (ids, time, refusals, limits), [`names`] (patterns of topics and
+//! their index), [`values`] (what crosses the wire
 //! unchanged), [`ops`] (what peers say and hear), [`rpc`] (calls and workers), [`graph`]
 //! (dependency graphs), [`requests`] (what each connection has in flight), [`node`] (all of them
 //! as one broker), [`outbox`] (what waits for a peer that does not read).
@@ -12,9 +13,11 @@
 pub mod base;
 pub mod builtins;
 pub mod graph;
+pub mod names;
 pub mod node;
 pub mod ops;
 pub mod outbox;
 pub mod requests;
 pub mod rpc;
+pub mod topics;
 pub mod values;

@@ -3,23 +3,30 @@
 //! Wiring only: a rule that belongs to one system is not here.
 
 mod builtin;
+mod graphs;
+mod life;
 #[cfg(test)]
 pub(crate) mod script;
 #[cfg(test)]
 mod tests;
+mod topics;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 use smol_str::SmolStr;
 
-use crate::base::limits::DEFAULT_TIMEOUT_MS;
-use crate::base::{Code, Ids, Limits, Map, Out, PeerId, Refusal, RunId, Time};
+use crate::base::limits::{DEFAULT_TIMEOUT_MS, STEPS_PER_TURN};
+use crate::base::{Code, Ids, JobId, Limits, Map, Out, PeerId, Refusal, RunId, Time};
 use crate::graph::{self, Graphs};
-use crate::ops::{Call, GraphPart, GraphReply, Hello, Offer, ProgressReply, Reply, Request};
+use crate::names::Key;
+use crate::ops::{Call, Event, Hello, Offer, ProgressReply, Reply, Request};
 use crate::requests::{Requests, Target};
 use crate::rpc::{self, Origin, Rpc};
+use crate::topics::{self as topic, Broadcast, Family, Retain, Topics};
 use crate::values::{Body, Value};
+use life::Watched;
 
 /// What happens to the broker.
 #[derive(Debug)]
@@ -45,19 +52,70 @@ pub enum Input {
         /// Why, where another worker would fare no better.
         refusal: Option<Refusal>,
     },
+    /// A PUB socket has published an event.
+    Publish {
+        /// What.
+        event: Arc<Event>,
+    },
+    /// What came at an endpoint that cannot answer was not taken.
+    Refused {
+        /// Which endpoint.
+        endpoint: &'static str,
+        /// About what, as far as it could be read.
+        topic: Option<SmolStr>,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// Another SUB socket holds this text.
+    Listen(Key),
+    /// One SUB socket fewer holds it.
+    Unlisten(Key),
+    /// An event could not be handed to its peer's connection.
+    Undelivered {
+        /// Whose.
+        peer: PeerId,
+        /// The pattern, as the peer wrote it.
+        pattern: SmolStr,
+    },
+    /// A connection takes nothing more for now.
+    Stalled {
+        /// Whose.
+        peer: PeerId,
+    },
+    /// It does again.
+    Flows {
+        /// Whose.
+        peer: PeerId,
+    },
     /// The broker is going down.
     Drain,
     /// It goes down now: what is in flight gets its outcome.
     End,
 }
 
-/// What the broker wants done: one message to one peer.
+/// What the broker wants done.
 #[derive(Debug)]
-pub struct Output {
-    /// To whom.
-    pub to: PeerId,
-    /// What.
-    pub reply: Reply,
+pub enum Output {
+    /// One message to one peer.
+    Send {
+        /// To whom.
+        to: PeerId,
+        /// What.
+        reply: Reply,
+    },
+    /// An event for all SUB sockets that hold a text.
+    Broadcast(Broadcast),
+}
+
+impl Output {
+    /// The message to one peer, if it is one.
+    #[must_use]
+    pub fn sent(self) -> Option<(PeerId, Reply)> {
+        match self {
+            Self::Send { to, reply } => Some((to, reply)),
+            Self::Broadcast(_) => None,
+        }
+    }
 }
 
 /// Who this broker is.
@@ -83,10 +141,18 @@ pub struct Node {
     rpc_out: Out<rpc::Output>,
     graphs: Graphs,
     graph_out: Out<graph::Output>,
+    topics: Topics,
+    topic_out: Out<topic::Output>,
     ids: Ids,
     /// Peers that said who they are, by slot: they hear when the broker goes down.
     known: Map<u32, (PeerId, Option<SmolStr>)>,
+    /// What connections that are gone had in flight, by the keys of the requests.
+    abandoned: VecDeque<(PeerId, u32)>,
     cancels_ignored: u64,
+    /// Requests whose life somebody follows through topics, by their key.
+    watched: Map<u32, Watched>,
+    /// What was not taken where no reply is possible, by endpoint and code.
+    refusals: Map<(&'static str, SmolStr), u64>,
     started_ms: Option<u64>,
     draining: bool,
     gauges: Json,
@@ -95,7 +161,7 @@ pub struct Node {
 impl Node {
     /// A broker without peers.
     #[must_use]
-    pub fn new(about: About, limits: Limits, seed: u64) -> Self {
+    pub fn new(about: About, limits: Limits, retain: &[Retain], seed: u64) -> Self {
         Self {
             about,
             requests: Requests::new(&limits, seed),
@@ -103,9 +169,14 @@ impl Node {
             rpc_out: Out::new(),
             graphs: Graphs::new(limits.clone(), seed),
             graph_out: Out::new(),
+            topics: Topics::new(limits.clone(), retain, seed),
+            topic_out: Out::new(),
             ids: Ids::new(seed ^ 0x55),
             known: Map::default(),
+            abandoned: VecDeque::new(),
             cancels_ignored: 0,
+            watched: Map::default(),
+            refusals: Map::default(),
             started_ms: None,
             draining: false,
             gauges: Json::Null,
@@ -128,8 +199,23 @@ impl Node {
             Input::Unsent { run, refusal } => {
                 self.rpc.handle(now, rpc::Input::Unsent { run, refusal }, &mut self.rpc_out);
             }
+            Input::Publish { event } => {
+                let by = topic::Publisher::Socket;
+                self.topic(now, topic::Input::Publish { by, event });
+            }
+            Input::Refused { endpoint, topic, refusal } => {
+                self.refused(now, endpoint, topic, &refusal);
+            }
+            Input::Listen(key) => self.topic(now, topic::Input::Listen(key)),
+            Input::Unlisten(key) => self.topic(now, topic::Input::Unlisten(key)),
+            Input::Undelivered { peer, pattern } => {
+                self.topic(now, topic::Input::Undelivered { peer, pattern });
+            }
+            Input::Stalled { peer } => self.topic(now, topic::Input::Stalled { peer }),
+            Input::Flows { peer } => self.topic(now, topic::Input::Flows { peer }),
             Input::Drain => self.drain(now, out),
             Input::End => {
+                self.topic(now, topic::Input::End);
                 self.graphs.handle(now, graph::Input::End, &mut self.graph_out);
                 self.rpc.handle(now, rpc::Input::End, &mut self.rpc_out);
             }
@@ -139,16 +225,21 @@ impl Node {
 
     /// Does what is due in every system.
     pub fn tick(&mut self, now: Time, out: &mut Out<Output>) {
+        self.abandon(now);
         self.graphs.tick(now, &mut self.graph_out);
         self.settle(now, out);
         self.rpc.tick(now, &mut self.rpc_out);
+        self.settle(now, out);
+        self.topics.tick(now, &mut self.topic_out);
         self.settle(now, out);
     }
 
     /// When `tick` next has work, in monotonic nanoseconds; 0 when there is work now.
     #[must_use]
     pub fn wake_at(&self) -> Option<u64> {
-        [self.graphs.wake_at(), self.rpc.wake_at()].into_iter().flatten().min()
+        let abandoned = (!self.abandoned.is_empty()).then_some(0);
+        let systems = [self.graphs.wake_at(), self.rpc.wake_at(), self.topics.wake_at()];
+        systems.into_iter().chain([abandoned]).flatten().min()
     }
 
     /// What the driver measures and `mpreg.status` tells.
@@ -203,10 +294,16 @@ impl Node {
             Request::Hello(hello) => return self.hello(peer, hello, out),
             Request::Ping { id } => return send(out, peer, Reply::Pong { id }),
             Request::Bye { id } => rpc::Input::Bye { peer, id },
+            Request::Publish(publish) => return self.publish(now, peer, publish, out),
+            Request::Subscribe(ask) => return self.subscribe(now, peer, *ask),
+            Request::Unsubscribe { id, patterns } => {
+                return self.topic(now, topic::Input::Unsubscribe { peer, id, patterns });
+            }
+            Request::Ack { events } => return self.topic(now, topic::Input::Ack { peer, events }),
             Request::Stray => rpc::Input::Result {
                 peer,
                 run: RunId(0),
-                outcome: Err(Refusal::new(Code::Failed, "")),
+                outcome: Err(Box::new(Refusal::new(Code::Failed, ""))),
             },
         };
         self.rpc.handle(now, rpc_input, &mut self.rpc_out);
@@ -230,14 +327,14 @@ impl Node {
         send(out, peer, Reply::Welcome { id: hello.id, about });
     }
 
-    fn offer(&mut self, now: Time, peer: PeerId, offer: Offer) {
+    fn offer(&mut self, now: Time, peer: PeerId, offer: Box<Offer>) {
         self.known.entry(peer.slot).or_insert((peer, None));
         self.rpc.handle(now, rpc::Input::Offer { peer, offer }, &mut self.rpc_out);
     }
 
-    fn call(&mut self, now: Time, peer: PeerId, call: Arc<Call>, out: &mut Out<Output>) {
+    fn call(&mut self, now: Time, peer: PeerId, mut call: Arc<Call>, out: &mut Out<Output>) {
         let track = call.track.or_else(|| call.progress.then(|| self.ids.next(now)));
-        let key = match self.requests.begin(peer, &call.id, track) {
+        let key = match self.requests.begin(peer, &call.id, track, call.progress) {
             Ok(key) => key,
             Err(error) => {
                 return send(out, peer, error_reply(Some(call.id.clone()), Some("call"), error));
@@ -245,66 +342,15 @@ impl Node {
         };
         let origin = Origin::Request(key);
         if call.fun.starts_with("mpreg.") {
-            return self.builtin(now, origin, peer, &call, out);
+            let deadline_ns = deadline(now, &call);
+            return self.builtin(now, origin, (peer, deadline_ns), &call, out);
         }
-        let timeout_ms = call.options.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS);
-        let deadline_ns = now.mono_ns.saturating_add(timeout_ms.saturating_mul(1_000_000));
+        let deadline_ns = deadline(now, &call);
+        if self.topics.hears(Family::Calls) {
+            self.watch_call(now, key, &mut call);
+        }
         let submit = rpc::Submit { origin, call, deadline_ns };
         self.rpc.handle(now, rpc::Input::Call(submit), &mut self.rpc_out);
-    }
-
-    fn graph(&mut self, now: Time, peer: PeerId, part: GraphPart, out: &mut Out<Output>) {
-        let (id, first, more) = (part.id.clone(), part.part == 0, part.more);
-        let refusal = if first {
-            let refusal = self.first_part(now, peer, part).err();
-            self.requests.part(peer, &id, first, more);
-            refusal
-        } else {
-            let known = self.requests.part(peer, &id, first, more);
-            self.later_part(now, peer, part, known).err()
-        };
-        if let Some(error) = refusal {
-            send(out, peer, error_reply(Some(id), Some("graph"), error));
-        }
-    }
-
-    fn first_part(&mut self, now: Time, peer: PeerId, part: GraphPart) -> Result<(), Refusal> {
-        let request = self.requests.begin(peer, &part.id, part.options.track)?;
-        if self.rpc.is_draining() {
-            self.requests.end(request);
-            return Err(Refusal::new(Code::Draining, "the broker is going down"));
-        }
-        let input = graph::Input::Part { request, peer, graph: None, part };
-        self.graphs.handle(now, input, &mut self.graph_out);
-        Ok(())
-    }
-
-    fn later_part(
-        &mut self,
-        now: Time,
-        peer: PeerId,
-        part: GraphPart,
-        known: bool,
-    ) -> Result<(), Refusal> {
-        let request = self.requests.find(peer, &part.id).and_then(|key| self.requests.get(key));
-        match request.map(|request| request.target) {
-            Some(Target::Graph(graph)) => {
-                let input = graph::Input::Part { request: 0, peer, graph: Some(graph), part };
-                self.graphs.handle(now, input, &mut self.graph_out);
-                Ok(())
-            }
-            // The graph has had its outcome, which this part crossed on its way.
-            _ if known => Ok(()),
-            Some(_) => {
-                let message = format!("{} is in flight on this connection, and no graph", part.id);
-                let error = Refusal::field(Code::DuplicateId, "id", message);
-                Err(Refusal { refused: Some("duplicate"), ..error })
-            }
-            None => {
-                let message = format!("part {} came without the parts before it", part.part);
-                Err(Refusal::field(Code::IncompleteGraph, "part", message))
-            }
-        }
     }
 
     fn cancel(&mut self, now: Time, peer: PeerId, id: &str) {
@@ -317,9 +363,7 @@ impl Node {
 
     fn give_up(&mut self, now: Time, target: Target, quiet: bool) {
         match target {
-            Target::Call(call) => {
-                self.rpc.handle(now, rpc::Input::Cancel(call), &mut self.rpc_out);
-            }
+            Target::Job(job) => self.give_up_job(now, job),
             Target::Graph(graph) => {
                 let input = graph::Input::Cancel { graph, quiet };
                 self.graphs.handle(now, input, &mut self.graph_out);
@@ -328,12 +372,36 @@ impl Node {
         }
     }
 
+    fn give_up_job(&mut self, now: Time, job: JobId) {
+        match job {
+            JobId::Call(call) => {
+                self.rpc.handle(now, rpc::Input::Cancel(call), &mut self.rpc_out);
+            }
+            JobId::Wait(wait) => self.topic(now, topic::Input::CancelWait(wait)),
+        }
+    }
+
     fn gone(&mut self, now: Time, peer: PeerId, unsent: Vec<RunId>) {
         self.known.remove(&peer.slot);
-        for request in self.requests.gone(peer) {
-            self.give_up(now, request.target, true);
-        }
+        self.topic(now, topic::Input::Gone { peer });
+        let keys = self.requests.gone(peer);
+        self.abandoned.extend(keys.into_iter().map(|key| (peer, key)));
+        self.abandon(now);
         self.rpc.handle(now, rpc::Input::Gone { peer, unsent }, &mut self.rpc_out);
+    }
+
+    /// Gives up a turn's worth of what nobody waits for any more.
+    fn abandon(&mut self, now: Time) {
+        let turn = self.abandoned.len().min(STEPS_PER_TURN);
+        for (peer, key) in self.abandoned.drain(..turn).collect::<Vec<_>>() {
+            // It may have had its outcome since, and its key be another's.
+            if self.requests.get(key).is_some_and(|request| request.peer == peer)
+                && let Some(request) = self.requests.end(key)
+            {
+                self.watched.remove(&key);
+                self.give_up(now, request.target, true);
+            }
+        }
     }
 
     fn drain(&mut self, now: Time, out: &mut Out<Output>) {
@@ -348,7 +416,7 @@ impl Node {
 
     /// Passes outputs on until every system is quiet.
     fn settle(&mut self, now: Time, out: &mut Out<Output>) {
-        while !self.rpc_out.is_empty() || !self.graph_out.is_empty() {
+        while !self.rpc_out.is_empty() || !self.graph_out.is_empty() || !self.topic_out.is_empty() {
             // What is passed on may ask for more, so the buffers change hands while they drain.
             let mut rpc_out = std::mem::take(&mut self.rpc_out);
             for output in rpc_out.drain() {
@@ -364,6 +432,13 @@ impl Node {
             if self.graph_out.is_empty() {
                 self.graph_out = graph_out;
             }
+            let mut topic_out = std::mem::take(&mut self.topic_out);
+            for output in topic_out.drain() {
+                self.topic_output(now, output, out);
+            }
+            if self.topic_out.is_empty() {
+                self.topic_out = topic_out;
+            }
         }
     }
 
@@ -371,13 +446,7 @@ impl Node {
         match output {
             rpc::Output::Run { to, run } => send(out, to, Reply::Run(run)),
             rpc::Output::Done { origin, outcome } => self.done(now, origin, outcome, out),
-            rpc::Output::Begun { origin: Origin::Request(key), call } => {
-                self.requests.became(key, Target::Call(call));
-            }
-            rpc::Output::Begun { origin: Origin::Step { graph, step }, call } => {
-                let input = graph::Input::Begun { graph, step, call };
-                self.graphs.handle(now, input, &mut self.graph_out);
-            }
+            rpc::Output::Begun { origin, call } => self.begun(now, origin, JobId::Call(call)),
             rpc::Output::Started { origin, attempt } => {
                 let note = (attempt > 1).then(|| format!("attempt {attempt}").into());
                 self.progress(now, origin, "started", None, note, out);
@@ -391,9 +460,22 @@ impl Node {
                 send(out, to, Reply::Offered { id, epoch, functions, credit });
             }
             rpc::Output::Offered { to, id, outcome: Err(error) } => {
-                send(out, to, error_reply(id, Some("offer"), error));
+                send(out, to, error_reply(id, Some("offer"), *error));
             }
             rpc::Output::Bye { to, id } => send(out, to, Reply::Bye { id }),
+            rpc::Output::Joined { peer } => self.tell_worker(now, peer, "joined"),
+            rpc::Output::Left { peer } => self.tell_worker(now, peer, "left"),
+        }
+    }
+
+    /// Notes what a request or a step waits for, so that it can be given up.
+    fn begun(&mut self, now: Time, origin: Origin, job: JobId) {
+        match origin {
+            Origin::Request(key) => self.requests.became(key, Target::Job(job)),
+            Origin::Step { graph, step } => {
+                let input = graph::Input::Begun { graph, step, job };
+                self.graphs.handle(now, input, &mut self.graph_out);
+            }
         }
     }
 
@@ -402,16 +484,20 @@ impl Node {
         &mut self,
         now: Time,
         origin: Origin,
-        outcome: Result<Body, Refusal>,
+        outcome: Result<Box<Body>, Box<Refusal>>,
         out: &mut Out<Output>,
     ) {
         match origin {
             Origin::Step { graph, step } => {
+                let outcome = outcome.map(|body| *body).map_err(|error| *error);
                 let input = graph::Input::Done { graph, step, outcome };
                 self.graphs.handle(now, input, &mut self.graph_out);
             }
             Origin::Request(key) => {
                 let Some(request) = self.requests.end(key) else { return };
+                if !self.watched.is_empty() {
+                    self.tell_outcome(now, key, outcome.as_ref().err().map(|error| &**error));
+                }
                 let reply = match outcome {
                     Ok(body) => Reply::Result { id: request.id, body, track: request.track },
                     Err(error) => Reply::Error {
@@ -445,7 +531,8 @@ impl Node {
                 self.graphs.handle(now, input, &mut self.graph_out);
             }
             Origin::Request(key) => {
-                let Some(request) = self.requests.get(key) else { return };
+                self.tell_call(now, key, event, percent, note.as_deref());
+                let Some(request) = self.requests.get(key).filter(|of| of.progress) else { return };
                 let Some(track) = request.track else { return };
                 let (id, step, step_id) = (request.id.clone(), None, None);
                 let told = ProgressReply { id, track, step, step_id, event, percent, note };
@@ -453,72 +540,21 @@ impl Node {
             }
         }
     }
+}
 
-    fn graph_output(&mut self, now: Time, output: graph::Output, out: &mut Out<Output>) {
-        match output {
-            graph::Output::Call(call) => self.step(now, call, out),
-            graph::Output::CancelCall(call) => {
-                self.rpc.handle(now, rpc::Input::Cancel(call), &mut self.rpc_out);
-            }
-            graph::Output::Accepted { request, graph } => {
-                self.requests.became(request, Target::Graph(graph));
-            }
-            graph::Output::Place { graph, asks } => {
-                let answers = asks.iter().map(|(fun, options)| self.place(fun, options)).collect();
-                let input = graph::Input::Placed { graph, answers };
-                self.graphs.handle(now, input, &mut self.graph_out);
-            }
-            graph::Output::Reply { request, reply } => self.graph_reply(request, reply, out),
-            graph::Output::Checked { request, outcome } => {
-                let Some(ended) = self.requests.end(request) else { return };
-                let reply = match outcome {
-                    Ok(report) => Reply::Result {
-                        id: ended.id,
-                        body: Body::plain(Value::from_serialize(&report)),
-                        track: None,
-                    },
-                    Err((error, _)) => error_reply(Some(ended.id), Some("call"), error),
-                };
-                send(out, ended.peer, reply);
-            }
-            graph::Output::Progress { request, track, step, event, percent, note } => {
-                let Some(request) = self.requests.get(request) else { return };
-                let (step, step_id) = step.unzip();
-                let id = request.id.clone();
-                let told = ProgressReply { id, track, step, step_id, event, percent, note };
-                send(out, request.peer, Reply::Progress(Box::new(told)));
-            }
-        }
-    }
-
-    fn graph_reply(&mut self, key: u32, mut reply: GraphReply, out: &mut Out<Output>) {
-        let Some(request) = self.requests.get(key) else { return };
-        let (peer, more) = (request.peer, reply.more);
-        reply.id = request.id.clone();
-        if !more {
-            self.requests.end(key);
-        }
-        send(out, peer, Reply::Graph(Box::new(reply)));
-    }
-
-    fn step(&mut self, now: Time, step: graph::StepCall, out: &mut Out<Output>) {
-        let origin = Origin::Step { graph: step.graph, step: step.step };
-        let (call, deadline_ns) = (step.call, step.deadline_ns);
-        if call.fun.starts_with("mpreg.") {
-            let peer = PeerId { slot: u32::MAX, generation: 0 };
-            return self.builtin(now, origin, peer, &call, out);
-        }
-        let submit = rpc::Submit { origin, call, deadline_ns };
-        self.rpc.handle(now, rpc::Input::Call(submit), &mut self.rpc_out);
-    }
+/// When nobody waits for a call any more.
+fn deadline(now: Time, call: &Call) -> u64 {
+    let timeout_ms = call.options.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS);
+    now.mono_ns.saturating_add(timeout_ms.saturating_mul(1_000_000))
 }
 
 fn send(out: &mut Out<Output>, to: PeerId, reply: Reply) {
-    out.push(Output { to, reply });
+    out.push(Output::Send { to, reply });
 }
 
 /// An error that answers one request.
 #[must_use]
 pub fn error_reply(id: Option<SmolStr>, op: Option<&'static str>, error: Refusal) -> Reply {
-    Reply::Error { id, op: op.map(SmolStr::new_static), item: None, error, track: None }
+    let (op, error) = (op.map(SmolStr::new_static), Box::new(error));
+    Reply::Error { id, op, item: None, error, track: None }
 }

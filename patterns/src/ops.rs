@@ -31,20 +31,20 @@ pub enum Request {
         id: SmolStr,
     },
     /// Says what a worker can run.
-    Offer(Offer),
+    Offer(Box<Offer>),
     /// A worker's outcome of a run.
     Result {
         /// The run.
         run: RunId,
         /// What the function returned.
-        body: Body,
+        body: Box<Body>,
     },
     /// A worker's failure of a run.
     Failed {
         /// The run.
         run: RunId,
         /// The worker's words, culprit `worker`.
-        error: Refusal,
+        error: Box<Refusal>,
     },
     /// A worker's progress in a run.
     Progress {
@@ -60,8 +60,96 @@ pub enum Request {
         /// Echoed.
         id: Option<SmolStr>,
     },
+    /// Publishes one event.
+    Publish(Publish),
+    /// Asks for the events of patterns.
+    Subscribe(Box<Subscribe>),
+    /// Asks for the events of patterns no longer.
+    Unsubscribe {
+        /// Echoed.
+        id: Option<SmolStr>,
+        /// An array of texts as it came, read in slices.
+        patterns: Option<Value>,
+    },
+    /// Gives credit for events back.
+    Ack {
+        /// How many events are handled.
+        events: u32,
+    },
     /// A `result`, `error` or `progress` whose id is not a run's: counted, never answered.
     Stray,
+}
+
+/// `publish`: one event for everybody who subscribed to its topic.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Publish {
+    /// Chosen by the publisher, unique among what is in flight on its connection.
+    pub id: SmolStr,
+    /// Whether `published` is wanted; a refusal is told in any case.
+    pub confirm: bool,
+    /// The event; its `message` is the broker's to give.
+    pub event: Arc<Event>,
+}
+
+/// What is published, shared by everybody it goes to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// A name that is not the broker's own, unless the broker published it.
+    pub topic: SmolStr,
+    /// Compact JSON text, or bytes as they came.
+    pub payload: Value,
+    /// A map, as compact JSON text.
+    pub headers: Option<Value>,
+    /// The message's own ULID, whose time is when the broker took it.
+    pub message: RunId,
+}
+
+impl Event {
+    /// Bytes it holds, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let headers = self.headers.as_ref().map_or(0, |headers| headers.bytes.len());
+        self.topic.len() + self.payload.bytes.len() + headers + size_of::<Self>()
+    }
+}
+
+/// `subscribe`: patterns, how much is taken at once, and what of the past.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Subscribe {
+    /// Echoed.
+    pub id: Option<SmolStr>,
+    /// An array of texts as it came, read in slices.
+    pub patterns: Option<Value>,
+    /// The most events in hand at once on this connection; none leaves it as it is.
+    pub credit: Option<u32>,
+    /// Where in the log to begin; none for what comes from now on.
+    pub replay: Option<Replay>,
+}
+
+/// Where in a log to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replay {
+    /// With the oldest event that is kept.
+    All,
+    /// With this sequence number of the log.
+    Seq(u64),
+    /// With the first event since then, milliseconds since 1970.
+    Ms(u64),
+    /// With the last so many events that match.
+    Last(u32),
+}
+
+/// `event`: an event on its way to one peer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delivery {
+    /// What was published.
+    pub event: Arc<Event>,
+    /// The pattern, as the peer wrote it.
+    pub pattern: SmolStr,
+    /// Counts the events of the pattern; in a replay, those of the log.
+    pub seq: u64,
+    /// Events of a replay that were gone from the log before they could be sent.
+    pub missed: u64,
 }
 
 /// `hello`.
@@ -231,7 +319,7 @@ pub enum Reply {
         /// The call's id.
         id: SmolStr,
         /// What it returned.
-        body: Body,
+        body: Box<Body>,
         /// The call's ULID, where it was asked for.
         track: Option<RunId>,
     },
@@ -244,7 +332,7 @@ pub enum Reply {
         /// Position in the batch, where there is no id.
         item: Option<u32>,
         /// What went wrong.
-        error: Refusal,
+        error: Box<Refusal>,
         /// The call's ULID, where it was asked for.
         track: Option<RunId>,
     },
@@ -275,6 +363,26 @@ pub enum Reply {
         /// Echoed.
         id: Option<SmolStr>,
     },
+    /// Answers `publish`.
+    Published {
+        /// Echoed.
+        id: SmolStr,
+        /// The message's own ULID.
+        message: RunId,
+    },
+    /// Answers `subscribe` and `unsubscribe`.
+    Subscribed {
+        /// Echoed.
+        id: Option<SmolStr>,
+        /// The broker's life; another one than before means that all subscriptions are forgotten.
+        epoch: u64,
+        /// How many patterns the connection holds now.
+        patterns: u32,
+        /// The credit in force; none where there is no bound.
+        credit: Option<u32>,
+    },
+    /// An event of a pattern the peer holds.
+    Event(Delivery),
 }
 
 /// A call on its way to a worker. What it is to run reads as if it were the run's own.

@@ -137,6 +137,15 @@ impl<P: Parcel> Outbox<P> {
         !self.stalled.is_empty() && self.stalled.contains_key(&peer.slot)
     }
 
+    /// Bytes that wait for this peer. Cheap when nothing waits for anybody.
+    #[must_use]
+    pub fn bytes(&self, peer: PeerId) -> usize {
+        if self.stalled.is_empty() {
+            return 0;
+        }
+        self.stalled.get(&peer.slot).map_or(0, |stalled| stalled.bytes)
+    }
+
     /// Peers that something waits for, and the bytes that wait in all.
     #[must_use]
     pub fn load(&self) -> (usize, usize) {

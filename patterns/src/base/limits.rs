@@ -41,6 +41,10 @@ pub struct Limits {
     pub timeout_ms: u64,
     /// How often a peer should repeat its offer, milliseconds.
     pub refresh_ms: u64,
+    /// Patterns one connection may hold.
+    pub patterns_per_peer: usize,
+    /// Patterns in the whole broker, in all spellings.
+    pub patterns: usize,
     /// Bytes that may wait for one stalled peer.
     pub outbox_bytes: usize,
     /// Connections known at once.
@@ -67,6 +71,16 @@ pub const DEFAULT_TIMEOUT_MS: u64 = 30_000;
 pub const STEPS_IN_REPLY: usize = 1_000;
 /// Steps that one turn parses, links or answers at most, so that no input holds the core long.
 pub const STEPS_PER_TURN: usize = 2_048;
+/// Events that one turn hands on at most, and patterns it takes in or lets go.
+pub const DELIVERIES_PER_TURN: usize = 4_096;
+/// Deliveries that wait for their turn, beyond which nothing more is taken from publishers.
+pub const DELIVERIES_WAITING: usize = 1 << 20;
+/// Bytes of patterns that wait for their turn, beyond which `subscribe` is refused.
+pub const PATTERNS_WAITING_BYTES: usize = 64 << 20;
+/// Entries of a log that one call of `mpreg.topic.history` looks at.
+pub const HISTORY_SCAN: usize = 32_768;
+/// Most events that one call of `mpreg.topic.next` or `mpreg.topic.history` gives.
+pub const EVENTS_PER_ANSWER: usize = 10_000;
 /// Graphs that ended and can still be explained.
 pub const RECENT_GRAPHS: usize = 256;
 /// Most attempts `retry` may ask for.
@@ -97,6 +111,8 @@ impl Default for Limits {
             graph_part_ms: 30_000,
             timeout_ms: 7 * 24 * 3_600 * 1_000,
             refresh_ms: 2_000,
+            patterns_per_peer: 2_000_000,
+            patterns: 20_000_000,
             outbox_bytes: 16 << 20,
             peers: 65_536,
         }

@@ -180,6 +180,20 @@ codes! {
     UnknownGraph = "unknown_graph", Caller, false,
         "No graph with that id runs or ended lately. Nothing changed.",
         "Use the `track` of the graph's first progress or of its reply.";
+    BadPattern = "bad_pattern", Caller, false,
+        "A pattern has an empty word, or `*` or `#` inside a longer word, or is too long. The \
+         patterns before it in the same request hold.",
+        "Part words by single dots; `*` stands for one word, `#` for any number.";
+    BadExpression = "bad_expression", Caller, false,
+        "A `where` is no expression in CEL, or asks too much. Nothing changed.",
+        "See the rules for `where` in the protocol; the message says where it went wrong.";
+    NotRetained = "not_retained", Caller, false,
+        "No log keeps all topics of the pattern, so there is nothing to replay. Nothing changed.",
+        "Ask for a pattern within a `[[topics.retain]]` of the broker, or add one to its config.";
+    TooManyPatterns = "too_many_patterns", Caller, false,
+        "The connection or the broker holds as many patterns as it may. The patterns before it in \
+         the same request hold.",
+        "Unsubscribe from some, subscribe to wider patterns, or raise the limit.";
 }
 
 impl Code {

@@ -80,7 +80,8 @@ use crate::node::script::check;
     → c1 result a {"node":"n1","version":"0.1.0","epoch":7,"endpoints":{},"uptime_ms":0,
         "requests":1,"calls":{"accepted":1,"done":1,"failed":1,"moved":0,"stray":0,
         "lost_workers":0},"graphs":{"started":0,"done":0,"failed":0,"steps":0,"retried":0},
-        "graphs_in_flight":0,"cancels_ignored":1,"process":null}
+        "graphs_in_flight":0,"topics":{"published":0,"refused":0,"delivered":0,"dropped":0,
+        "missed":0},"patterns":0,"waiting":0,"refused":{},"cancels_ignored":1,"process":null}
 "#
 )]
 #[case::graphs(
@@ -157,7 +158,8 @@ fn listings(#[case] script: &str) {
     r#"
     c1 calls a mpreg.nope
     → c1 error a unknown_function: mpreg.nope is not one of mpreg.functions, mpreg.workers,
-        mpreg.status, mpreg.graphs, mpreg.graph.check, mpreg.graph.explain [fun]
+        mpreg.status, mpreg.graphs, mpreg.graph.check, mpreg.graph.explain, mpreg.topics,
+        mpreg.topic.publish, mpreg.topic.next, mpreg.topic.history [fun]
 "#
 )]
 fn arguments(#[case] script: &str) {

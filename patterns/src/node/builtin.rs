@@ -3,11 +3,12 @@
 use serde_json::{Value as Json, json};
 
 use super::{Node, Output};
-use crate::base::{Code, Out, PeerId, Refusal, RunId, Time};
+use crate::base::{Code, JobId, Out, PeerId, Refusal, RunId, Time};
 use crate::builtins::{self, Builtin};
 use crate::graph;
 use crate::ops::{Call, CallOptions};
 use crate::rpc::{self, Origin};
+use crate::topics::{self as topic, Publisher};
 use crate::values::{Body, Value};
 
 impl Node {
@@ -27,17 +28,32 @@ impl Node {
         &mut self,
         now: Time,
         origin: Origin,
-        peer: PeerId,
+        (peer, deadline_ns): (PeerId, u64),
         call: &Call,
         out: &mut Out<Output>,
     ) {
         let outcome = match builtins::parse(call) {
             Err(refusal) => Err(refusal),
-            Ok(Builtin::Functions) => Ok(self.rpc.functions()),
+            Ok(Builtin::Functions) => {
+                let body = Box::new(Body::plain(self.rpc.functions()));
+                return self.done(now, origin, Ok(body), out);
+            }
             Ok(Builtin::Workers) => Ok(self.workers()),
             Ok(Builtin::Status) => Ok(self.status(now)),
             Ok(Builtin::Graphs) => Ok(self.graphs.list()),
             Ok(Builtin::Explain { track }) => self.explain(now, track),
+            Ok(Builtin::Topics { top }) => Ok(self.topics.list(top)),
+            Ok(Builtin::Publish(event)) => {
+                let by = Publisher::Origin(origin);
+                return self.topic(now, topic::Input::Publish { by, event });
+            }
+            Ok(Builtin::Next { ask, timeout_ms }) => {
+                return self.next_event(now, origin, ask, (timeout_ms, deadline_ns));
+            }
+            Ok(Builtin::History(ask)) => {
+                let outcome = self.topics.history(now, &ask);
+                return self.done(now, origin, outcome.map(Box::new).map_err(Box::new), out);
+            }
             Ok(Builtin::Check { part, ask }) => match origin {
                 Origin::Request(request) => {
                     let input = graph::Input::Check { request, peer, part: *part, ask };
@@ -48,8 +64,8 @@ impl Node {
                 }
             },
         };
-        let outcome = outcome.map(|json| Body::plain(Value::from_serialize(&json)));
-        self.done(now, origin, outcome, out);
+        let outcome = outcome.map(|json| Box::new(Body::plain(Value::from_serialize(&json))));
+        self.done(now, origin, outcome.map_err(Box::new), out);
     }
 
     fn workers(&self) -> Json {
@@ -67,7 +83,8 @@ impl Node {
         let rows = steps.into_iter().map(|step| {
             let why = match step.why {
                 graph::Why::Says(words) => words,
-                graph::Why::Called(call) => {
+                graph::Why::Called(JobId::Wait(_)) => "waits for events".into(),
+                graph::Why::Called(JobId::Call(call)) => {
                     self.rpc.explain(now, call).unwrap_or_else(|| "is ending".into())
                 }
             };
@@ -75,6 +92,17 @@ impl Node {
         });
         about["open"] = rows.collect::<Vec<_>>().into();
         Ok(about)
+    }
+
+    /// What was not taken where no reply is possible, by endpoint and code.
+    fn refused_counts(&self) -> Json {
+        let mut counts: Vec<_> = self.refusals.iter().collect();
+        counts.sort_unstable();
+        let mut told = json!({});
+        for ((endpoint, code), count) in counts {
+            told[*endpoint][code.as_str()] = (*count).into();
+        }
+        told
     }
 
     fn status(&self, now: Time) -> Json {
@@ -89,6 +117,10 @@ impl Node {
             "calls": self.rpc.counters(),
             "graphs": self.graphs.counters(),
             "graphs_in_flight": self.graphs.in_flight(),
+            "topics": self.topics.counters(),
+            "patterns": self.topics.patterns(),
+            "waiting": self.topics.waiting(),
+            "refused": self.refused_counts(),
             "cancels_ignored": self.cancels_ignored,
             "process": self.gauges,
         })

@@ -12,6 +12,8 @@
 //! A line that begins with `→` is an answer, an indented one belongs to the line before it. Time
 //! stands still but for lines like `+100ms`. Whatever is in flight at the end is written there.
 
+mod topics;
+
 use std::fmt::Write as _;
 
 use bytes::Bytes;
@@ -23,6 +25,7 @@ use crate::base::{Code, Culprit, Limits, Out, PeerId, Refusal, RunId, Time};
 use crate::ops::{
     Call, Function, GraphPart, GraphReply, Hello, Offer, OnError, Refs, Reply, Request, Returns,
 };
+use crate::topics::Retain;
 use crate::values::{Body, Frames, Kind, Value};
 
 /// Columns of an answer, so that a test file keeps to a hundred.
@@ -37,8 +40,9 @@ pub(crate) fn check(script: &str) {
 /// The same under other bounds.
 #[track_caller]
 pub(crate) fn check_within(limits: Limits, script: &str) {
-    let mut stage = Stage::new(limits);
     let lines = logical_lines(script);
+    let keep: Vec<Retain> = lines.iter().filter_map(|line| topics::rule(line)).collect();
+    let mut stage = Stage::keeping(limits, &keep);
     for line in lines.iter().filter(|line| !line.starts_with('→')) {
         stage.play(line);
     }
@@ -84,6 +88,10 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) fn new(limits: Limits) -> Self {
+        Self::keeping(limits, &[])
+    }
+
+    fn keeping(limits: Limits, keep: &[Retain]) -> Self {
         let about = About {
             node: "n1".into(),
             version: "0.1.0".into(),
@@ -91,7 +99,7 @@ impl Stage {
             endpoints: serde_json::json!({}),
         };
         Self {
-            node: Node::new(about, limits, 1),
+            node: Node::new(about, limits, keep, 1),
             now: Time { mono_ns: 1_000_000_000, wall_ms: 1_700_000_000_000 },
             out: Out::new(),
             peers: Vec::new(),
@@ -111,6 +119,8 @@ impl Stage {
         match first.as_str() {
             "drain" => return self.input(Input::Drain),
             "end" => return self.input(Input::End),
+            "keep" => return,
+            "socket" => return self.input(topics::of_socket(&mut words)),
             // Until `go`, inputs come one after the other before the broker gets a turn.
             "hold" => return self.held = true,
             "go" => {
@@ -125,6 +135,12 @@ impl Stage {
             "dies" => {
                 self.die(peer, &mut words);
                 self.peers[peer].id.generation += 1;
+            }
+            "stalls" => self.input(Input::Stalled { peer: self.peers[peer].id }),
+            "flows" => self.input(Input::Flows { peer: self.peers[peer].id }),
+            "misses" => {
+                let (peer, pattern) = (self.peers[peer].id, words.word().into());
+                self.input(Input::Undelivered { peer, pattern });
             }
             "unsent" => {
                 let run = self.take(peer, words.word());
@@ -173,9 +189,8 @@ impl Stage {
     }
 
     fn request(&mut self, peer: usize, verb: &str, words: &mut Words<'_>) -> Request {
-        let id = || SmolStr::default();
         match verb {
-            "offers" => Request::Offer(words.offer()),
+            "offers" => Request::Offer(words.offer().into()),
             "calls" => Request::Call(words.call().into()),
             "graph" => Request::Graph(words.graph().into()),
             "cancels" => Request::Cancel { id: words.word().into() },
@@ -189,14 +204,14 @@ impl Stage {
                 let run = self.take(peer, words.word());
                 let frames = words.frames();
                 let body = Body { value: words.value().unwrap_or_else(Value::null), frames };
-                Request::Result { run, body }
+                Request::Result { run, body: body.into() }
             }
             "fails" => {
                 let run = self.take(peer, words.word());
                 let code = words.option("code");
                 let retry = words.flag("retry");
                 let error = Refusal::by_worker(code.as_deref(), words.rest.trim(), retry);
-                Request::Failed { run, error }
+                Request::Failed { run, error: error.into() }
             }
             "progress" => {
                 let fun = words.word().to_owned();
@@ -207,7 +222,7 @@ impl Stage {
                 Request::Progress { run, percent, note }
             }
             "strays" => Request::Stray,
-            other => panic!("{other} is no verb: {}", id()),
+            other => topics::request(other, words).unwrap_or_else(|| panic!("{other} is no verb")),
         }
     }
 
@@ -250,23 +265,31 @@ impl Stage {
     /// Writes down what was answered.
     fn note(&mut self) {
         for output in self.out.drain() {
-            let peer = self.peers.iter_mut().find(|peer| peer.id == output.to).expect("a peer");
-            if let Reply::Run(run) = &output.reply {
+            let (to, reply) = match &output {
+                Output::Send { to, reply } => (to, reply),
+                Output::Broadcast(told) => {
+                    self.lines.push(wrapped(&topics::broadcast_text(told)));
+                    continue;
+                }
+            };
+            // What was on its way to a connection that is gone goes nowhere.
+            let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == *to) else { continue };
+            if let Reply::Run(run) = reply {
                 peer.runs.push((run.fun.to_string(), run.id, true));
             }
-            if let Reply::Cancel { run } = &output.reply {
+            if let Reply::Cancel { run } = reply {
                 let fun = peer.runs.iter().find(|known| known.1 == *run).expect("a run");
                 self.lines.push(format!("→ {} cancel {}", peer.name, fun.0));
                 continue;
             }
-            let mut line = format!("→ {} {}", peer.name, told(&output.reply));
+            let mut line = format!("→ {} {}", peer.name, told(reply));
             for peer in &self.peers {
                 for generation in 0..=peer.id.generation {
                     let id = PeerId { generation, ..peer.id };
                     line = line.replace(&id.to_string(), &peer.name);
                 }
             }
-            self.lines.push(wrapped(&line));
+            self.lines.push(wrapped(&topics::without_ulids(&line)));
         }
     }
 }
@@ -511,6 +534,12 @@ fn told(reply: &Reply) -> String {
             text
         }
         Reply::Graph(reply) => graph_text(reply),
+        Reply::Published { id, .. } => format!("published {id}"),
+        Reply::Subscribed { id, patterns, credit, .. } => {
+            let credit = credit.map_or(String::new(), |credit| format!(", credit {credit}"));
+            format!("subscribed{} {patterns}{credit}", named(id))
+        }
+        Reply::Event(told) => topics::event_text(told),
     }
 }
 

@@ -4,6 +4,7 @@ use rstest::rstest;
 
 use super::script::{Stage, check};
 use super::{About, Input, Node, Output};
+use crate::base::limits::STEPS_PER_TURN;
 use crate::base::{Limits, Out, PeerId, RunId, Time};
 use crate::ops::{Call, GraphOptions, GraphPart, Hello, Reply, Request};
 use crate::values::Value;
@@ -156,7 +157,7 @@ const NOW: Time = Time { mono_ns: 1_000, wall_ms: 1_700_000_000_000 };
 fn node(seed: u64) -> Node {
     let endpoints = serde_json::json!({"door": "tcp://127.0.0.1:7400"});
     let about = About { node: "n1".into(), version: "0.1.0".into(), epoch: 9, endpoints };
-    Node::new(about, Limits::default(), seed)
+    Node::new(about, Limits::default(), &[], seed)
 }
 
 fn ask(node: &mut Node, request: Request) -> Vec<Reply> {
@@ -165,7 +166,7 @@ fn ask(node: &mut Node, request: Request) -> Vec<Reply> {
     while node.wake_at().is_some_and(|at_ns| at_ns <= NOW.mono_ns) {
         node.tick(NOW, &mut out);
     }
-    out.drain().map(|output| output.reply).collect()
+    out.drain().filter_map(|output| Some(output.sent()?.1)).collect()
 }
 
 #[test]
@@ -223,7 +224,7 @@ fn a_followed_call_is_named_the_same_throughout() {
     let replies: Vec<Output> = out.drain().collect();
     let (mut track, mut run) = (None, None);
     for output in replies {
-        match output.reply {
+        match output.sent().expect("a reply").1 {
             Reply::Progress(told) => track = Some(told.track),
             Reply::Run(given) => run = Some(given.id),
             other => panic!("{other:?}"),
@@ -231,10 +232,10 @@ fn a_followed_call_is_named_the_same_throughout() {
     }
     let peer = PeerId { slot: 0, generation: 0 };
     let body = crate::values::Body::plain(Value::null());
-    let request = Request::Result { run: run.unwrap(), body };
+    let request = Request::Result { run: run.unwrap(), body: body.into() };
     node.handle(stage.now, Input::Request { peer, request }, &mut out);
-    let replies: Vec<Output> = out.drain().collect();
-    let Reply::Result { track: repeated, .. } = replies[0].reply else { panic!("{replies:?}") };
+    let (_, reply) = out.drain().next().and_then(Output::sent).expect("a reply");
+    let Reply::Result { track: repeated, .. } = reply else { panic!("{reply:?}") };
     assert!(track.is_some() && repeated == track);
 }
 
@@ -266,4 +267,47 @@ fn a_late_notice_of_a_death_is_of_that_life_alone() {
     assert_eq!(node.in_flight(), 1);
     node.handle(NOW, Input::Gone { peer: later, unsent: Vec::new() }, &mut out);
     assert!(node.is_idle() && out.is_empty());
+}
+
+/// What a gone connection asked for is given up in turns. Meanwhile a run may end, and its place
+/// be taken by somebody else's request, which stays.
+#[test]
+fn much_that_is_abandoned_is_given_up_in_turns() {
+    let mut node = node(1);
+    let mut out: Out<Output> = Out::new();
+    let (turn, count) = (STEPS_PER_TURN, 2 * STEPS_PER_TURN + 1);
+    let (gone, other) = (PeerId { slot: 1, generation: 1 }, PeerId { slot: 2, generation: 1 });
+    let offer = crate::ops::Offer {
+        functions: vec![crate::ops::Function { name: "f".into(), ..Default::default() }],
+        credit: Some(count as u32),
+        ..Default::default()
+    };
+    node.handle(
+        NOW,
+        Input::Request { peer: CALLER, request: Request::Offer(offer.into()) },
+        &mut out,
+    );
+    let call = |id: usize| {
+        let call = Call { id: id.to_string().into(), fun: "f".into(), ..Call::default() };
+        Request::Call(call.into())
+    };
+    for id in 0..count {
+        node.handle(NOW, Input::Request { peer: gone, request: call(id) }, &mut out);
+    }
+    let Some(Reply::Run(last)) = out.drain().last().and_then(|told| Some(told.sent()?.1)) else {
+        panic!()
+    };
+    node.handle(NOW, Input::Gone { peer: gone, unsent: Vec::new() }, &mut out);
+    assert_eq!((node.in_flight(), out.drain().count()), (turn + 1, turn));
+    // The last of them ends before its turn.
+    let body = crate::values::Body::plain(Value::null());
+    let request = Request::Result { run: last.id, body: body.into() };
+    node.handle(NOW, Input::Request { peer: CALLER, request }, &mut out);
+    node.handle(NOW, Input::Request { peer: other, request: call(0) }, &mut out);
+    let told: Vec<_> = out.drain().filter_map(|output| Some(output.sent()?.0)).collect();
+    assert_eq!(told, [gone, CALLER]);
+    while node.wake_at() == Some(0) {
+        node.tick(NOW, &mut out);
+    }
+    assert_eq!((node.in_flight(), out.drain().count()), (1, turn));
 }

@@ -1,0 +1,151 @@
+//! Logs: topics whose events are kept, within limits of age, number and size.
+//!
+//! In memory: they are gone with the process.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::subscribers::Target;
+use super::{Timer, Topics};
+use crate::base::{Code, Refusal, Time};
+use crate::names::{Pattern, PatternId};
+use crate::ops::Event;
+
+/// Events that one append or look drops at most for age: what is left goes soon after.
+const TRIM: usize = 1_024;
+/// How often the age of a log is looked at, at least, milliseconds.
+const LOOK_MS: u64 = 86_400_000;
+
+/// A rule: keep the events of a pattern.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retain {
+    /// Of which topics.
+    pub pattern: Pattern,
+    /// How long, milliseconds.
+    pub max_age_ms: u64,
+    /// How many.
+    pub max_count: usize,
+    /// How much, bytes of topics, payloads and headers, with what each costs beside.
+    pub max_bytes: usize,
+}
+
+/// The events that were kept by one rule, oldest first.
+#[derive(Debug)]
+pub(super) struct Log {
+    pub(super) rule: Retain,
+    events: VecDeque<Arc<Event>>,
+    /// The sequence number of the oldest; the first event ever has 1.
+    first: u64,
+    pub(super) bytes: usize,
+    /// Whether a deadline for its age is set.
+    aging: bool,
+}
+
+impl Log {
+    fn new(rule: Retain) -> Self {
+        Self { rule, events: VecDeque::new(), first: 1, bytes: 0, aging: false }
+    }
+
+    /// The sequence number of the oldest event.
+    pub(super) const fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// The sequence number the next event will get.
+    pub(super) fn next(&self) -> u64 {
+        self.first + self.events.len() as u64
+    }
+
+    pub(super) fn get(&self, seq: u64) -> Option<&Arc<Event>> {
+        self.events.get(seq.checked_sub(self.first)? as usize)
+    }
+
+    /// The first event that was taken at `ms` or later.
+    pub(super) fn since(&self, ms: u64) -> u64 {
+        self.first + self.events.partition_point(|event| wall_ms(event) < ms) as u64
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    fn append(&mut self, wall_ms: u64, event: Arc<Event>) {
+        self.bytes += event.bytes();
+        self.events.push_back(event);
+        self.trim(wall_ms);
+    }
+
+    /// Drops what is beyond the limits. What one look leaves of the too old goes with the next.
+    pub(super) fn trim(&mut self, now_ms: u64) {
+        let oldest_ms = now_ms.saturating_sub(self.rule.max_age_ms);
+        for _ in 0..TRIM {
+            let Some(event) = self.events.front() else { return };
+            let over = self.events.len() > self.rule.max_count || self.bytes > self.rule.max_bytes;
+            if !over && wall_ms(event) >= oldest_ms {
+                return;
+            }
+            self.bytes -= event.bytes();
+            self.events.pop_front();
+            self.first += 1;
+        }
+    }
+
+    /// How long until the oldest is too old.
+    fn left_ms(&self, now_ms: u64) -> Option<u64> {
+        let oldest_ms = wall_ms(self.events.front()?);
+        Some((oldest_ms + self.rule.max_age_ms + 1).saturating_sub(now_ms))
+    }
+}
+
+/// When an event was taken: its ULID says it.
+pub(super) fn wall_ms(event: &Event) -> u64 {
+    (event.message.0 >> 80) as u64
+}
+
+impl Topics {
+    /// Adds a log.
+    pub(super) fn keep(&mut self, rule: &Retain) {
+        let log = self.logs.len() as u32;
+        self.logs.push(Log::new(rule.clone()));
+        self.attach(&rule.pattern, Target::Log(log));
+    }
+
+    /// Puts an event into the logs of one pattern it matches.
+    pub(super) fn keep_event(&mut self, now: Time, pattern: PatternId, event: &Arc<Event>) {
+        for at in 0.. {
+            let targets = &self.held[pattern.0 as usize].targets;
+            let Some(&Target::Log(log)) = targets.get(at) else { return };
+            self.logs[log as usize].append(now.wall_ms, event.clone());
+            self.watch_age(now, log);
+        }
+    }
+
+    fn watch_age(&mut self, now: Time, log: u32) {
+        let kept = &mut self.logs[log as usize];
+        if !kept.aging
+            && let Some(left_ms) = kept.left_ms(now.wall_ms)
+        {
+            kept.aging = true;
+            let at_ns = now.mono_ns + left_ms.clamp(1, LOOK_MS) * 1_000_000;
+            self.deadlines.set(at_ns, Timer::Age(log));
+        }
+    }
+
+    pub(super) fn aged(&mut self, now: Time, log: u32) {
+        let kept = &mut self.logs[log as usize];
+        kept.aging = false;
+        kept.trim(now.wall_ms);
+        self.watch_age(now, log);
+    }
+
+    /// The first log that keeps every topic of a pattern.
+    pub(super) fn log_of(&self, pattern: &Pattern) -> Result<u32, Refusal> {
+        let found = self.logs.iter().position(|log| log.rule.pattern.covers(pattern));
+        found.map(|at| at as u32).ok_or_else(|| {
+            let kept: Vec<&str> = self.logs.iter().map(|log| log.rule.pattern.as_str()).collect();
+            let kept = if kept.is_empty() { "nothing".to_owned() } else { kept.join(", ") };
+            let message = format!("`{}` is not kept; {kept} is", pattern.as_str());
+            Refusal::new(Code::NotRetained, message)
+        })
+    }
+}

@@ -11,7 +11,7 @@ use mpreg_patterns::outbox;
 use mpreg_patterns::values::Fault;
 use smol_str::SmolStr;
 
-use crate::envelope::{self, Batch, Decoded, Encoding, Item, Message, Pushed};
+use crate::envelope::{self, Bad, Batch, Decoded, Encoding, Item, Message, Pushed};
 use crate::router::Prefix;
 
 /// A message on its way to one peer, with the runs in it.
@@ -137,9 +137,21 @@ impl Session {
     }
 
     /// Lets one item through to the rules, or says why not.
+    #[inline]
     pub fn admit(&mut self, item: Item<Request>) -> Result<Request, Box<Refused>> {
-        let index = item.index;
-        let (id, what, admitted) = match item.result {
+        match item.result {
+            // Nothing is noted of what a DEALER may ask.
+            Ok(request) if !self.is_req && !matches!(request, Request::Hello(_)) => Ok(request),
+            result => self.admit_noted(item.index, result),
+        }
+    }
+
+    fn admit_noted(
+        &mut self,
+        index: Option<u32>,
+        result: Result<Request, Box<Bad>>,
+    ) -> Result<Request, Box<Refused>> {
+        let (id, what, admitted) = match result {
             Ok(request) => {
                 if let Request::Hello(hello) = &request {
                     self.coalesces = hello.batch.unwrap_or(self.coalesces);
@@ -169,6 +181,7 @@ impl Session {
             let run = run.map(failure);
             // To a REQ it is the place among the outcomes, and goes no further; see `outcome`.
             let item = place.or_else(|| index.filter(|_| id.is_none()));
+            let error = Box::new(error);
             Box::new(Refused { reply: Reply::Error { id, op, item, error, track: None }, run })
         })
     }
@@ -182,6 +195,12 @@ impl Session {
             Request::Failed { .. } => (Some("error"), "an outcome has no reply"),
             Request::Stray => (None, "an outcome has no reply"),
             Request::Progress { .. } => (Some("progress"), "progress has no reply"),
+            Request::Subscribe(_) => (Some("subscribe"), "a subscription is followed by events"),
+            Request::Unsubscribe { .. } => (Some("unsubscribe"), "patterns bring events"),
+            Request::Ack { .. } => (Some("ack"), "an ack has no reply"),
+            Request::Publish(publish) if !publish.confirm => {
+                (Some("publish"), "what is not confirmed has no reply")
+            }
             Request::Graph(part) if part.more || part.part > 0 => {
                 (Some("graph"), "a part of a graph has no reply")
             }
@@ -389,9 +408,12 @@ impl Expected {
     /// The item that a reply answers.
     fn place(&self, reply: &Reply) -> Option<usize> {
         let (id, what) = match reply {
-            Reply::Progress(_) | Reply::Run(_) | Reply::Cancel { .. } | Reply::Offered { .. } => {
-                return None;
-            }
+            Reply::Progress(_)
+            | Reply::Run(_)
+            | Reply::Cancel { .. }
+            | Reply::Offered { .. }
+            | Reply::Subscribed { .. }
+            | Reply::Event(_) => return None,
             // What was refused at the door knows its place.
             Reply::Error { item: Some(item), .. } => {
                 let item = *item as usize;
@@ -402,7 +424,7 @@ impl Expected {
                 (id.as_ref(), Answer::Welcome)
             }
             Reply::Error { id, .. } => (id.as_ref(), Answer::Outcome),
-            Reply::Result { id, .. } => (Some(id), Answer::Outcome),
+            Reply::Result { id, .. } | Reply::Published { id, .. } => (Some(id), Answer::Outcome),
             Reply::Graph(graph) => (Some(&graph.id), Answer::Outcome),
             Reply::Welcome { id, .. } => (id.as_ref(), Answer::Welcome),
             Reply::Pong { id } => (id.as_ref(), Answer::Pong),
@@ -454,10 +476,13 @@ fn id_of(request: &Request) -> Option<&SmolStr> {
         Request::Graph(part) => Some(&part.id),
         Request::Cancel { id } => Some(id),
         Request::Offer(offer) => offer.id.as_ref(),
-        Request::Ping { id } | Request::Bye { id } => id.as_ref(),
+        Request::Publish(publish) => Some(&publish.id),
+        Request::Subscribe(subscribe) => subscribe.id.as_ref(),
+        Request::Ping { id } | Request::Bye { id } | Request::Unsubscribe { id, .. } => id.as_ref(),
         Request::Result { .. }
         | Request::Failed { .. }
         | Request::Progress { .. }
+        | Request::Ack { .. }
         | Request::Stray => None,
     }
 }

@@ -72,16 +72,23 @@ fn marks_of(values: &[&mut Value]) -> Result<Vec<Vec<Mark>>, Fault> {
     values.iter().map(|value| find(value, Mode::FramesOnly, &mut |_| None)).collect()
 }
 
-/// An outcome that is one attachment and nothing else is bytes, whatever the encoding.
+/// An outcome or a payload that is one attachment and nothing else is bytes, whatever the encoding.
+/// In a payload there is no other way to name one.
 fn unwrap(role: Role, values: &mut [&mut Value], own: &mut Frames) -> Result<(), Fault> {
-    let (Role::Outcome, [value], 1) = (role, values, own.len()) else { return Ok(()) };
-    let marks = find(value, Mode::FramesOnly, &mut |_| None)?;
-    if let [mark] = &marks[..]
-        && matches!(mark.what, What::Frame(_))
-        && mark.range() == (0..value.bytes.len())
-        && let Some(bytes) = own.pop()
-    {
-        **value = Value { kind: Kind::Bytes, bytes };
+    let (Role::Outcome | Role::Payload, [value]) = (role, values) else { return Ok(()) };
+    if own.len() == 1 {
+        let marks = find(value, Mode::FramesOnly, &mut |_| None)?;
+        if let [mark] = &marks[..]
+            && matches!(mark.what, What::Frame(_))
+            && mark.range() == (0..value.bytes.len())
+            && let Some(bytes) = own.pop()
+        {
+            **value = Value { kind: Kind::Bytes, bytes };
+        }
+    }
+    if role == Role::Payload && !own.is_empty() {
+        let text = "a payload is one attachment and nothing else, or names none";
+        return Err(Fault::BadFrame(text.into()));
     }
     Ok(())
 }

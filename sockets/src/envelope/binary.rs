@@ -11,8 +11,10 @@ use bincode::{DefaultOptions, Options};
 use mpreg_patterns::base::{Code, Refusal};
 use mpreg_patterns::values::Kind;
 
+use super::common::Last;
 use super::op::{
-    Blame, CallOp, Failure, Id, Offered, Op, Raw, ResultOp, RunOp, Step, Text, Wanted,
+    Blame, CallOp, EventOp, Failure, Id, Offered, Op, Past, PublishOp, Raw, ResultOp, RunOp, Step,
+    Text, Wanted,
 };
 
 /// The first byte of a batch in this layout.
@@ -30,10 +32,10 @@ fn refuse(why: Why) -> Refusal {
 }
 
 /// Reads one op after the other out of a batch.
-#[derive(Clone)]
 pub(super) struct Ops<'a> {
     rest: Rest<'a>,
     left: u64,
+    last: Last,
 }
 
 impl<'a> Ops<'a> {
@@ -41,7 +43,7 @@ impl<'a> Ops<'a> {
     pub(super) fn open(frame: &'a [u8]) -> Result<(Self, u64), Refusal> {
         let mut rest = Rest(&frame[1..]);
         let left = rest.read().map_err(refuse)?;
-        Ok((Self { rest, left }, left))
+        Ok((Self { rest, left, last: Last::default() }, left))
     }
 
     /// Whether another op follows; checks that nothing follows the last.
@@ -60,41 +62,14 @@ impl<'a> Ops<'a> {
         op(&mut self.rest).map_err(refuse)
     }
 
-    /// Reads an op of one kind, if the next is of that kind: the way past [`Op`] for those that
-    /// come most, since an op of any kind is large.
+    /// What is left to read, for those ops that are not worth the way through [`Op`].
     #[inline]
-    pub(super) fn only<T: Common<'a>>(&mut self) -> Result<Option<T>, Refusal> {
-        let before = self.rest.0;
-        match self.rest.read::<u32>() {
-            Ok(variant) if variant == T::VARIANT => self.rest.read().map(Some).map_err(refuse),
-            _ => {
-                self.rest.0 = before;
-                Ok(None)
-            }
-        }
+    pub(super) const fn ahead(&mut self) -> (&mut &'a [u8], &mut Last) {
+        (&mut self.rest.0, &mut self.last)
     }
 }
 
-/// An op that comes often.
-pub(super) trait Common<'a>: Field<'a> {
-    /// Its place among the ops.
-    const VARIANT: u32;
-}
-
-impl<'a> Common<'a> for CallOp<'a> {
-    const VARIANT: u32 = 4;
-}
-
-impl<'a> Common<'a> for ResultOp<'a> {
-    const VARIANT: u32 = 5;
-}
-
-impl<'a> Common<'a> for RunOp<'a> {
-    const VARIANT: u32 = 9;
-}
-
 /// What has not been read yet.
-#[derive(Clone)]
 pub(super) struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {
@@ -298,12 +273,54 @@ impl<'a> Field<'a> for RunOp<'a> {
     }
 }
 
+impl<'a> Field<'a> for PublishOp<'a> {
+    #[inline]
+    fn read(rest: &mut Rest<'a>) -> Result<Self, Why> {
+        Ok(Self {
+            id: rest.read()?,
+            topic: rest.read()?,
+            payload: rest.read()?,
+            headers: rest.read()?,
+            confirm: rest.read()?,
+        })
+    }
+}
+
+impl<'a> Field<'a> for EventOp<'a> {
+    #[inline]
+    fn read(rest: &mut Rest<'a>) -> Result<Self, Why> {
+        Ok(Self {
+            pattern: rest.read()?,
+            topic: rest.read()?,
+            seq: rest.read()?,
+            missed: rest.read()?,
+            message: rest.read()?,
+            payload: rest.read()?,
+            headers: rest.read()?,
+        })
+    }
+}
+
+impl Field<'_> for Past {
+    fn read(rest: &mut Rest<'_>) -> Result<Self, Why> {
+        match rest.read()? {
+            0_u32 => Ok(Self::All),
+            1 => rest.read().map(Self::Seq),
+            2 => rest.read().map(Self::Ms),
+            3 => rest.read().map(Self::Last),
+            _ => Err("a `replay` that is not known"),
+        }
+    }
+}
+
 #[inline]
 fn op<'a>(rest: &mut Rest<'a>) -> Result<Op<'a>, Why> {
     Ok(match rest.read::<u32>()? {
-        CallOp::VARIANT => Op::Call(rest.read()?),
-        ResultOp::VARIANT => Op::Result(rest.read()?),
-        RunOp::VARIANT => Op::Run(rest.read()?),
+        4 => Op::Call(rest.read()?),
+        5 => Op::Result(rest.read()?),
+        9 => Op::Run(rest.read()?),
+        15 => Op::Publish(rest.read()?),
+        20 => Op::Event(rest.read()?),
         other => return rare_op(other, rest),
     })
 }
@@ -359,6 +376,27 @@ fn rare_op<'a>(variant: u32, rest: &mut Rest<'a>) -> Result<Op<'a>, Why> {
             more: rest.read()?,
             track: rest.read()?,
         },
+        other => return topic_op(other, rest),
+    })
+}
+
+fn topic_op<'a>(variant: u32, rest: &mut Rest<'a>) -> Result<Op<'a>, Why> {
+    Ok(match variant {
+        16 => Op::Published { id: rest.read()?, message: rest.read()? },
+        17 => Op::Subscribe {
+            id: rest.read()?,
+            patterns: rest.read()?,
+            credit: rest.read()?,
+            replay: rest.read()?,
+        },
+        18 => Op::Subscribed {
+            id: rest.read()?,
+            epoch: rest.read()?,
+            patterns: rest.read()?,
+            credit: rest.read()?,
+        },
+        19 => Op::Unsubscribe { id: rest.read()?, patterns: rest.read()? },
+        21 => Op::Ack { events: rest.read()? },
         _ => return Err("an op that is not known"),
     })
 }

@@ -61,7 +61,8 @@ fn decode_any<M: Incoming>(
     attach::check(frames, limits)?;
     let blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
     let start = body.iter().position(|byte| !blank(byte)).unwrap_or(body.len());
-    let reading = Reading { context: Context { body, limits }, frames, start };
+    let binary = body.get(start) == Some(&binary::FIRST);
+    let reading = Reading { context: Context { body, limits, binary }, frames, start };
     match body.get(start) {
         Some(b'{') => reading.lone(Kind::Json, sink),
         Some(b'[') => reading.batch(Kind::Json, sink),
@@ -176,9 +177,13 @@ impl<'r> Reading<'r> {
         // Handed on one by one: a list of all would go through memory twice.
         let mut items = 0;
         while ops.more()? {
-            let result = M::from_binary(&mut ops, &self.context)?;
-            sink(Item { index: Some(items), result });
+            let index = Some(items);
             items += 1;
+            if let Some(message) = M::plain(&mut ops, &self.context) {
+                sink(Item { index, result: Ok(message) });
+            } else {
+                sink(Item { index, result: checked(&ops.op()?, &self.context) });
+            }
         }
         Ok(Decoded { encoding: Encoding::Bincode, batch: true, items })
     }

@@ -1,11 +1,11 @@
 //! Messages to frames: many in one, one alone, or the outcomes of one batch.
 
 use bytes::Bytes;
-use mpreg_patterns::ops::{Reply, Request};
+use mpreg_patterns::ops::{Call, Reply, Request};
 use mpreg_patterns::values::{Fault, Frames, Kind};
 
 use super::op::Op;
-use super::{Encoding, Message, binary, reply, request, write};
+use super::{Encoding, Message, binary, common, reply, request, write};
 
 /// A message as it goes out.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +14,8 @@ pub enum Outgoing<'m> {
     Reply(&'m Reply),
     /// From a peer.
     Request(&'m Request),
+    /// From a peer: a call that nothing else shares.
+    Call(&'m Call),
 }
 
 impl<'m> From<&'m Reply> for Outgoing<'m> {
@@ -28,10 +30,17 @@ impl<'m> From<&'m Request> for Outgoing<'m> {
     }
 }
 
+impl<'m> From<&'m Call> for Outgoing<'m> {
+    fn from(call: &'m Call) -> Self {
+        Self::Call(call)
+    }
+}
+
 impl<'m> Outgoing<'m> {
     fn op(self) -> Result<Op<'m>, Fault> {
         match self {
             Self::Reply(reply) => Ok(reply::to_op(reply)),
+            Self::Call(call) => Ok(request::call_op(call)),
             Self::Request(request) => request::to_op(request)
                 .ok_or_else(|| Fault::BadValue("an outcome of no run is not sent".into())),
         }
@@ -53,7 +62,15 @@ pub struct Batch {
     encoding: Encoding,
     out: Vec<u8>,
     items: u32,
+    /// What the frames before took, so that this one need not grow into it.
+    room: usize,
 }
+
+/// More than this is not kept ready for a frame: what is coalesced ends a little above its bound.
+const ROOM: usize = (64 << 10) + (4 << 10);
+
+/// What an object takes beside its values, most often.
+const OBJECT: usize = 160;
 
 /// The head of an array of MessagePack whose count is patched in later.
 const ARRAY: usize = 5;
@@ -62,7 +79,7 @@ impl Batch {
     /// An empty batch.
     #[must_use]
     pub const fn new(encoding: Encoding) -> Self {
-        Self { encoding, out: Vec::new(), items: 0 }
+        Self { encoding, out: Vec::new(), items: 0, room: 0 }
     }
 
     /// The encoding the frame will have.
@@ -92,8 +109,31 @@ impl Batch {
     /// Adds a message. One with attachments is handed back as a frame of its own.
     ///
     /// After a fault the batch is as it was before.
+    #[inline]
     pub fn push<'m>(&mut self, message: impl Into<Outgoing<'m>>) -> Result<Pushed, Fault> {
-        let op = message.into().op()?;
+        let message = message.into();
+        if self.encoding == Encoding::Bincode && self.join(message) {
+            return Ok(Pushed::Joined);
+        }
+        self.push_any(message)
+    }
+
+    /// Adds a message that has a short way into bincode, if it has.
+    fn join(&mut self, message: Outgoing<'_>) -> bool {
+        if self.items == 0 {
+            self.open();
+        }
+        let joined = common::put(message, &mut self.out);
+        if joined {
+            self.items += 1;
+        } else if self.items == 0 {
+            self.out.clear();
+        }
+        joined
+    }
+
+    fn push_any(&mut self, message: Outgoing<'_>) -> Result<Pushed, Fault> {
+        let op = message.op()?;
         if carries(&op, self.encoding) {
             return alone(&op, self.encoding).map(Pushed::Alone);
         }
@@ -118,6 +158,9 @@ impl Batch {
 
     /// Writes what stands before the next message.
     fn open(&mut self) {
+        if self.items == 0 {
+            self.out.reserve(self.room);
+        }
         match (self.encoding, self.items) {
             (Encoding::Json, 0) => self.out.push(b'['),
             (Encoding::Json, _) => self.out.push(b','),
@@ -129,13 +172,13 @@ impl Batch {
 
     /// Takes the frame and leaves an empty batch: nothing, one bare object, or an array.
     pub fn finish(&mut self) -> Option<Bytes> {
-        let room = self.out.len();
         let items = std::mem::take(&mut self.items);
-        let mut out = std::mem::take(&mut self.out);
         if items == 0 {
             return None;
         }
-        self.out.reserve(room.min(1 << 16));
+        let mut out = std::mem::take(&mut self.out);
+        // Less by and by, if no frame is as large any more.
+        self.room = (self.room - self.room / 64).max(out.len() + out.len() / 16).min(ROOM);
         Some(match (self.encoding, items) {
             (Encoding::Json, 1) => Bytes::from(out).slice(1..),
             (Encoding::MsgPack, 1) => Bytes::from(out).slice(ARRAY..),
@@ -174,7 +217,8 @@ fn with_frames(op: &Op<'_>, encoding: Encoding) -> Kind {
 /// One message as an object, with whatever attachments it brings.
 fn alone(op: &Op<'_>, encoding: Encoding) -> Result<Message, Fault> {
     let kind = with_frames(op, encoding);
-    let (mut out, mut frames) = (Vec::new(), Frames::new());
+    let values: usize = op.values().map(|raw| raw.bytes.0.len()).sum();
+    let (mut out, mut frames) = (Vec::with_capacity(values + OBJECT), Frames::new());
     if !carries(op, encoding) {
         write::put(op, kind, false, &mut out, &mut frames)?;
         if frames.is_empty() {

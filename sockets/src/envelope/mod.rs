@@ -3,8 +3,9 @@
 //! A message is a frame and the attachments behind it. The frame's first byte tells its encoding:
 //! `{` or `[` JSON, a map or an array of MessagePack, 0x01 a bincode batch. An array is a batch of
 //! objects. One set of ops is behind all three: `op` holds it, as it stands in the bincode batch;
-//! `read` and `write` are JSON and MessagePack, `binary` is bincode; `request` and `reply` turn
-//! ops into what the broker works with, and check them; `attach` shares attachments out.
+//! `read` and `write` are JSON and MessagePack, `binary` is bincode, `common` a short cut of it;
+//! `request` and `reply` turn ops into what the broker works with, and check them, `topics` those
+//! that are about events; `attach` shares attachments out.
 //!
 //! In: [`decode`] for the broker, [`decode_reply`] for its peers. Out: [`Batch`] coalesces,
 //! [`lone`] does not, [`outcomes`] answers a batch of a REQ peer. [`salvage`] tells which runs a
@@ -15,6 +16,7 @@
 
 mod attach;
 mod binary;
+mod common;
 mod decode;
 mod encode;
 mod op;
@@ -22,6 +24,7 @@ mod read;
 mod reply;
 mod request;
 mod salvage;
+mod topics;
 mod write;
 
 #[cfg(test)]

@@ -185,6 +185,37 @@ pub(super) struct RunOp<'a> {
     pub(super) attempt: u32,
 }
 
+/// `publish`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct PublishOp<'a> {
+    pub(super) id: Text<'a>,
+    pub(super) topic: Text<'a>,
+    pub(super) payload: Raw<'a>,
+    pub(super) headers: Option<Raw<'a>>,
+    pub(super) confirm: bool,
+}
+
+/// `event`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct EventOp<'a> {
+    pub(super) pattern: Text<'a>,
+    pub(super) topic: Text<'a>,
+    pub(super) seq: u64,
+    pub(super) missed: u64,
+    pub(super) message: u128,
+    pub(super) payload: Raw<'a>,
+    pub(super) headers: Option<Raw<'a>>,
+}
+
+/// Where in a log a replay begins.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(super) enum Past {
+    All,
+    Seq(u64),
+    Ms(u64),
+    Last(u32),
+}
+
 /// One op. The order is frozen.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) enum Op<'a> {
@@ -262,6 +293,31 @@ pub(super) enum Op<'a> {
         more: bool,
         track: Option<u128>,
     },
+    Publish(PublishOp<'a>),
+    Published {
+        id: Text<'a>,
+        message: u128,
+    },
+    Subscribe {
+        id: Option<Text<'a>>,
+        patterns: Option<Raw<'a>>,
+        credit: Option<u32>,
+        replay: Option<Past>,
+    },
+    Subscribed {
+        id: Option<Text<'a>>,
+        epoch: u64,
+        patterns: u32,
+        credit: Option<u32>,
+    },
+    Unsubscribe {
+        id: Option<Text<'a>>,
+        patterns: Option<Raw<'a>>,
+    },
+    Event(EventOp<'a>),
+    Ack {
+        events: u32,
+    },
 }
 
 impl<'a> Op<'a> {
@@ -282,6 +338,13 @@ impl<'a> Op<'a> {
             Self::Cancel { .. } => "cancel",
             Self::Bye { .. } => "bye",
             Self::Graph { .. } => "graph",
+            Self::Publish(_) => "publish",
+            Self::Published { .. } => "published",
+            Self::Subscribe { .. } => "subscribe",
+            Self::Subscribed { .. } => "subscribed",
+            Self::Unsubscribe { .. } => "unsubscribe",
+            Self::Event(_) => "event",
+            Self::Ack { .. } => "ack",
         }
     }
 
@@ -294,8 +357,13 @@ impl<'a> Op<'a> {
             | Self::Welcome { id, .. }
             | Self::Offer { id, .. }
             | Self::Offered { id, .. }
+            | Self::Subscribe { id, .. }
+            | Self::Subscribed { id, .. }
+            | Self::Unsubscribe { id, .. }
             | Self::Bye { id } => id.as_ref().map(|id| Cow::Borrowed(id.as_str())),
             Self::Call(CallOp { id, .. })
+            | Self::Publish(PublishOp { id, .. })
+            | Self::Published { id, .. }
             | Self::Graph { id, .. }
             | Self::GraphReply { id, .. } => Some(Cow::Borrowed(id.as_str())),
             Self::Result(ResultOp { id, .. }) | Self::Progress { id, .. } | Self::Cancel { id } => {
@@ -303,6 +371,7 @@ impl<'a> Op<'a> {
             }
             Self::Error { id, .. } => id.as_ref().map(Id::text),
             Self::Run(run) => Some(Cow::Owned(RunId(run.id).to_string())),
+            Self::Event(_) | Self::Ack { .. } => None,
         }
     }
 
@@ -321,6 +390,9 @@ impl<'a> Op<'a> {
                 ([args.as_ref(), kwargs.as_ref()], &[])
             }
             Self::Result(ResultOp { result, .. }) => ([Some(result), None], &[]),
+            Self::Publish(PublishOp { payload, .. }) | Self::Event(EventOp { payload, .. }) => {
+                ([Some(payload), None], &[])
+            }
             Self::Graph { steps, .. } => ([steps.as_ref(), None], &[]),
             Self::GraphReply { results: Some(results), .. } => ([None, None], results),
             _ => ([None, None], &[]),

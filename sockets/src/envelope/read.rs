@@ -2,7 +2,9 @@
 //!
 //! One pass over the object checks every byte of it and notes where the known fields stand; the
 //! few that matter to its op are then read. Unknown fields are ignored, the last of a repeated
-//! field counts, and `null` is as good as leaving a field out, except in `result`.
+//! field counts, and `null` is as good as leaving a field out, except in `result` and `payload`.
+
+mod topics;
 
 use mpreg_patterns::base::refusal::cut;
 use mpreg_patterns::base::{Code, Limits, Refusal, RunId};
@@ -49,7 +51,10 @@ fields! {
     Event = b"event", Percent = b"percent", Note = b"note", Epoch = b"epoch",
     DeadlineMs = b"deadline_ms", Attempt = b"attempt", Code = b"code", Message = b"message",
     Culprit = b"culprit", Retry = b"retry", AtFault = b"field", Refused = b"refused",
-    State = b"state",
+    State = b"state", Topic = b"topic", Payload = b"payload", Headers = b"headers",
+    Confirm = b"confirm", Patterns = b"patterns", Replay = b"replay", Pattern = b"pattern",
+    Seq = b"seq", Missed = b"missed", Events = b"events", FromSeq = b"from_seq",
+    SinceMs = b"since_ms", Last = b"last",
 }
 
 /// Reads one object, checked to its last byte: its op, or why it is none.
@@ -127,8 +132,8 @@ impl<'a> Fields<'a> {
         }
         let mut cursor = self.cursor;
         cursor.jump(start as usize);
-        let null = cursor.peek() == Ok(Shape::Null) && field != Field::Result;
-        (!null).then_some(cursor)
+        let null = cursor.peek() == Ok(Shape::Null);
+        (!null || matches!(field, Field::Result | Field::Payload)).then_some(cursor)
     }
 
     fn get<T>(
@@ -215,6 +220,8 @@ impl<'a> Fields<'a> {
         let op = self.some_text(Field::Op)?;
         match op.as_str() {
             "call" => self.call(limits),
+            "publish" => self.publish(),
+            "event" => self.event(),
             "result" if self.spans[Field::Results as usize].1 != 0 => self.graph_reply(None),
             "result" => self.result(),
             "run" => self.a_run(),
@@ -229,6 +236,11 @@ impl<'a> Fields<'a> {
             "error" => self.error(),
             "offer" => self.offer(limits),
             "offered" => self.offered(),
+            "published" => self.published(),
+            "subscribe" => self.subscribe(),
+            "subscribed" => self.subscribed(),
+            "unsubscribe" => self.unsubscribe(),
+            "ack" => self.ack(),
             other => {
                 let text = format!("there is no op `{}`", cut(other, OP_BYTES));
                 Err(Refusal::field(Code::UnknownOp, "op", text))

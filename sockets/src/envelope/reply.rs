@@ -10,12 +10,12 @@ use mpreg_patterns::values::{
 };
 use smol_str::SmolStr;
 
-use super::Bad;
 use super::binary::Ops;
 use super::op::{Blame, Failure, Id, Op, Raw, ResultOp, RunOp, Step, Text};
 use super::request::{
-    Context, Incoming, Role, Visit, bad_field, checked, id, note, optional_id, percent,
+    Context, Incoming, Role, Visit, bad_field, id, note, optional_id, percent, text,
 };
+use super::{Bad, common, topics};
 
 /// What may happen to a request on its way.
 const EVENTS: [&str; 9] = [
@@ -45,10 +45,6 @@ const STATES: [StepState; 6] = [
 /// The state of a step by its word.
 pub(super) fn state(word: &str) -> Option<StepState> {
     STATES.into_iter().find(|state| state.as_str() == word)
-}
-
-fn text(text: Option<&SmolStr>) -> Option<Text<'_>> {
-    text.map(|text| Text::new(text))
 }
 
 fn string(text: Option<&Text<'_>>) -> Option<SmolStr> {
@@ -132,6 +128,14 @@ pub(super) fn to_op(reply: &Reply) -> Op<'_> {
         }),
         Reply::Cancel { run } => Op::Cancel { id: Id::Run(run.0) },
         Reply::Bye { id } => Op::Bye { id: text(id.as_ref()) },
+        Reply::Published { id, message } => Op::Published { id: Text::new(id), message: message.0 },
+        Reply::Subscribed { id, epoch, patterns, credit } => Op::Subscribed {
+            id: text(id.as_ref()),
+            epoch: *epoch,
+            patterns: *patterns,
+            credit: *credit,
+        },
+        Reply::Event(delivery) => topics::event_op(delivery),
     }
 }
 
@@ -169,7 +173,7 @@ impl Incoming for Reply {
                 id: of.as_ref().map(|of| id(&of.text())).transpose()?,
                 op: string(error.op.as_ref()),
                 item: *item,
-                error: refusal(error),
+                error: Box::new(refusal(error)),
                 track: track.map(RunId),
             },
             Op::GraphReply { .. } => Self::Graph(Box::new(graph_reply(op, context)?)),
@@ -186,10 +190,24 @@ impl Incoming for Reply {
                 None => return Err(bad_field("id", "`id` takes the id of a run")),
             },
             Op::Bye { id } => Self::Bye { id: optional_id(id.as_ref())? },
+            Op::Published { id: of, message } => {
+                Self::Published { id: id(of.as_str())?, message: RunId(*message) }
+            }
+            Op::Subscribed { id, epoch, patterns, credit } => Self::Subscribed {
+                id: optional_id(id.as_ref())?,
+                epoch: *epoch,
+                patterns: *patterns,
+                credit: *credit,
+            },
+            Op::Event(op) => topics::event(op, context).map(Self::Event)?,
             Op::Ping { .. }
             | Op::Hello { .. }
             | Op::Call(_)
             | Op::Offer { .. }
+            | Op::Publish(_)
+            | Op::Subscribe { .. }
+            | Op::Unsubscribe { .. }
+            | Op::Ack { .. }
             | Op::Graph { .. } => {
                 let text = format!("`{}` is what a peer says", op.name());
                 return Err(Refusal::field(Code::UnknownOp, "op", text));
@@ -198,26 +216,9 @@ impl Incoming for Reply {
     }
 
     #[inline]
-    fn from_binary(
-        ops: &mut Ops<'_>,
-        context: &Context<'_>,
-    ) -> Result<Result<Self, Box<Bad>>, Refusal> {
-        // A run of bad arguments or a result of a bad id is rare: it is read again with its names.
-        let start = ops.clone();
-        let message = if let Some(op) = ops.only::<ResultOp<'_>>()? {
-            result(&op, context)
-        } else if let Some(op) = ops.only::<RunOp<'_>>()? {
-            run(&op, context)
-        } else {
-            return Ok(checked(&ops.op()?, context));
-        };
-        match message {
-            Ok(message) => Ok(Ok(message)),
-            Err(_) => {
-                *ops = start;
-                Ok(checked(&ops.op()?, context))
-            }
-        }
+    fn plain(ops: &mut Ops<'_>, context: &Context<'_>) -> Option<Self> {
+        let (rest, last) = ops.ahead();
+        common::take_reply(rest, last, context)
     }
 
     fn attach(&mut self, visit: &mut Visit<'_>) -> Result<(), Fault> {
@@ -233,6 +234,7 @@ impl Incoming for Reply {
                 let mut values: Vec<_> = call.args.iter_mut().chain(&mut call.kwargs).collect();
                 visit(Role::Arguments, &mut values, &mut call.frames)
             }
+            Self::Event(delivery) => topics::attach(&mut delivery.event, visit),
             _ => Ok(()),
         }
     }
@@ -252,7 +254,7 @@ impl Incoming for Reply {
 fn result(op: &ResultOp<'_>, context: &Context<'_>) -> Result<Reply, Refusal> {
     Ok(Reply::Result {
         id: id(&op.id.text())?,
-        body: Body::plain(context.value(&op.result)),
+        body: Box::new(Body::plain(context.value(&op.result))),
         track: op.track.map(RunId),
     })
 }

@@ -16,14 +16,16 @@ use mpreg_patterns::ops::{
 use mpreg_patterns::values::{Body, Fault, Frames, Kind, Value, share};
 use smol_str::SmolStr;
 
-use super::Bad;
 use super::binary::Ops;
 use super::op::{CallOp, Failure, Id, Offered, Op, Raw, ResultOp, Text, Wanted};
+use super::{Bad, common, topics};
 
 /// What an op needs to become a message of its own.
 pub(super) struct Context<'c> {
     pub(super) body: &'c Bytes,
     pub(super) limits: &'c Limits,
+    /// Whether it is a bincode batch, whose values are not looked into.
+    pub(super) binary: bool,
 }
 
 /// Values that share one numbering of attachments.
@@ -35,6 +37,8 @@ pub(super) enum Role {
     Outcome,
     /// The steps of a graph, whose tags the graph reads itself.
     Steps,
+    /// What is published: one attachment and nothing else, or a value that names none.
+    Payload,
 }
 
 /// Takes values that share one numbering, and the attachments they end up with.
@@ -46,13 +50,8 @@ pub(super) trait Incoming: Sized {
     /// Checks an op.
     fn from_op(op: &Op<'_>, context: &Context<'_>) -> Result<Self, Refusal>;
 
-    /// Reads one op of a bincode batch and checks it.
-    fn from_binary(
-        ops: &mut Ops<'_>,
-        context: &Context<'_>,
-    ) -> Result<Result<Self, Box<Bad>>, Refusal> {
-        Ok(checked(&ops.op()?, context))
-    }
+    /// Reads the next op of a bincode batch, if it is one of the plain ones.
+    fn plain(ops: &mut Ops<'_>, context: &Context<'_>) -> Option<Self>;
 
     /// Whether an op is said in this direction, as far as its name tells.
     fn says(_op: &str) -> bool {
@@ -80,6 +79,7 @@ fn bad(op: &'static str, id: Option<&str>, run: Option<RunId>, refusal: Refusal)
 
 impl Context<'_> {
     /// A value that outlives its frame.
+    #[inline]
     pub(super) fn value(&self, raw: &Raw<'_>) -> Value {
         let start = raw.bytes.0.as_ptr() as usize - self.body.as_ptr() as usize;
         Value { kind: raw.kind.0, bytes: share(self.body, start..start + raw.bytes.0.len()) }
@@ -89,27 +89,35 @@ impl Context<'_> {
         raw.map(|raw| self.value(raw))
     }
 
-    /// Arguments: of bincode only the first byte is looked at, and bytes are one argument.
     pub(super) fn args(&self, raw: Option<&Raw<'_>>) -> Result<Option<Value>, Refusal> {
-        match raw.map(|raw| (raw.kind.0, raw.bytes.0.first())) {
-            None
-            | Some(
-                (Kind::Bytes, _)
-                | (Kind::Json, Some(b'['))
-                | (Kind::MsgPack, Some(0x90..=0x9F | 0xDC | 0xDD)),
-            ) => Ok(self.optional(raw)),
-            Some(_) => Err(bad_field("args", "`args` takes an array")),
+        if raw.is_none_or(may_be_args) {
+            return Ok(self.optional(raw));
         }
+        Err(bad_field("args", "`args` takes an array"))
     }
 
     pub(super) fn kwargs(&self, raw: Option<&Raw<'_>>) -> Result<Option<Value>, Refusal> {
-        match raw.map(|raw| (raw.kind.0, raw.bytes.0.first())) {
-            None
-            | Some((Kind::Json, Some(b'{')) | (Kind::MsgPack, Some(0x80..=0x8F | 0xDE | 0xDF))) => {
-                Ok(self.optional(raw))
-            }
-            Some(_) => Err(bad_field("kwargs", "`kwargs` takes an object")),
+        if raw.is_none_or(may_be_kwargs) {
+            return Ok(self.optional(raw));
         }
+        Err(bad_field("kwargs", "`kwargs` takes an object"))
+    }
+}
+
+/// Of bincode only the first byte is looked at, and bytes are one argument.
+#[inline]
+pub(super) fn may_be_args(raw: &Raw<'_>) -> bool {
+    match (raw.kind.0, raw.bytes.0.first()) {
+        (Kind::Bytes, _) | (Kind::Json, Some(b'[')) => true,
+        (kind, first) => kind == Kind::MsgPack && matches!(first, Some(0x90..=0x9F | 0xDC | 0xDD)),
+    }
+}
+
+#[inline]
+pub(super) fn may_be_kwargs(raw: &Raw<'_>) -> bool {
+    match (raw.kind.0, raw.bytes.0.first()) {
+        (Kind::Json, Some(b'{')) => true,
+        (kind, first) => kind == Kind::MsgPack && matches!(first, Some(0x80..=0x8F | 0xDE | 0xDF)),
     }
 }
 
@@ -118,6 +126,7 @@ pub(super) fn bad_field(field: &str, text: &str) -> Refusal {
 }
 
 /// Whether a peer may choose this id.
+#[inline]
 pub(super) fn is_id(text: &str) -> bool {
     (1..=ids::PEER_ID_BYTES).contains(&text.len())
 }
@@ -134,7 +143,7 @@ pub(super) fn optional_id(text: Option<&Text<'_>>) -> Result<Option<SmolStr>, Re
     text.map(|text| id(text.as_str())).transpose()
 }
 
-fn name(field: &str, text: &Text<'_>) -> Result<SmolStr, Refusal> {
+pub(super) fn name(field: &str, text: &Text<'_>) -> Result<SmolStr, Refusal> {
     if is_name(text.as_str()) {
         return Ok(SmolStr::new(text.as_str()));
     }
@@ -193,7 +202,8 @@ pub(super) fn note(text: Option<&Text<'_>>) -> Option<Box<str>> {
 
 impl Incoming for Request {
     fn says(op: &str) -> bool {
-        !matches!(op, "run" | "welcome" | "pong" | "offered")
+        let brokers = ["run", "welcome", "pong", "offered", "published", "subscribed", "event"];
+        !brokers.contains(&op)
     }
 
     #[inline]
@@ -220,27 +230,25 @@ impl Incoming for Request {
             Op::Hello { .. } => hello(op),
             Op::Offer { .. } => offer(op, context),
             Op::Graph { .. } => graph(op, context),
+            Op::Publish(op) => topics::publish(op, context).map(Self::Publish),
+            Op::Subscribe { .. } => topics::subscribe(op, context),
+            Op::Unsubscribe { .. } => topics::unsubscribe(op, context),
+            Op::Ack { events } => topics::ack(*events),
             Op::Pong { .. }
             | Op::Welcome { .. }
             | Op::Offered { .. }
+            | Op::Published { .. }
+            | Op::Subscribed { .. }
+            | Op::Event(_)
             | Op::Run(_)
             | Op::GraphReply { .. } => Err(brokers_own(op.name())),
         }
     }
 
     #[inline]
-    fn from_binary(
-        ops: &mut Ops<'_>,
-        context: &Context<'_>,
-    ) -> Result<Result<Self, Box<Bad>>, Refusal> {
-        if let Some(op) = ops.only::<CallOp<'_>>()? {
-            let refuse = |refusal| bad("call", Some(op.id.as_str()), None, refusal);
-            return Ok(call(&op, context).map_err(refuse));
-        }
-        if let Some(op) = ops.only::<ResultOp<'_>>()? {
-            return Ok(Ok(result(&op, context)));
-        }
-        Ok(checked(&ops.op()?, context))
+    fn plain(ops: &mut Ops<'_>, context: &Context<'_>) -> Option<Self> {
+        let (rest, last) = ops.ahead();
+        common::take_request(rest, last, context)
     }
 
     fn attach(&mut self, visit: &mut Visit<'_>) -> Result<(), Fault> {
@@ -257,6 +265,7 @@ impl Incoming for Request {
                 Some(steps) => visit(Role::Steps, &mut [steps], &mut part.frames),
                 None => Ok(()),
             },
+            Self::Publish(publish) => topics::attach(&mut publish.event, visit),
             _ => Ok(()),
         }
     }
@@ -273,6 +282,10 @@ impl Incoming for Request {
             Self::Offer(offer) => ("offer", offer.id.clone(), None),
             Self::Ping { id } => ("ping", id.clone(), None),
             Self::Bye { id } => ("bye", id.clone(), None),
+            Self::Publish(publish) => ("publish", Some(publish.id.clone()), None),
+            Self::Subscribe(of) => ("subscribe", of.id.clone(), None),
+            Self::Unsubscribe { id, .. } => ("unsubscribe", id.clone(), None),
+            Self::Ack { .. } => ("ack", None, None),
             Self::Stray => return Box::new(Bad { id: None, op: None, run: None, refusal }),
         };
         Box::new(Bad { id, op: Some(SmolStr::new_static(op)), run, refusal })
@@ -292,7 +305,7 @@ fn failed(id: &Id<'_>, error: &Failure<'_>) -> Request {
     let Some(run) = id.run() else { return Request::Stray };
     let code = Some(error.code.as_str()).filter(|code| !code.is_empty());
     let error = Refusal::by_worker(code, error.message.as_str(), error.retry);
-    Request::Failed { run, error }
+    Request::Failed { run, error: Box::new(error) }
 }
 
 #[inline]
@@ -318,7 +331,9 @@ fn call(op: &CallOp<'_>, context: &Context<'_>) -> Result<Request, Refusal> {
 #[inline]
 fn result(op: &ResultOp<'_>, context: &Context<'_>) -> Request {
     match op.id.run() {
-        Some(run) => Request::Result { run, body: Body::plain(context.value(&op.result)) },
+        Some(run) => {
+            Request::Result { run, body: Box::new(Body::plain(context.value(&op.result))) }
+        }
         None => Request::Stray,
     }
 }
@@ -352,12 +367,12 @@ fn offer(op: &Op<'_>, context: &Context<'_>) -> Result<Request, Refusal> {
             refusal
         })
     });
-    Ok(Request::Offer(Offer {
+    Ok(Request::Offer(Box::new(Offer {
         id: optional_id(of.as_ref())?,
         functions: functions.collect::<Result<_, _>>()?,
         locs: words("locs", locs, limits.locs)?,
         credit: *credit,
-    }))
+    })))
 }
 
 fn function(of: &Offered<'_>, context: &Context<'_>) -> Result<Function, Refusal> {
@@ -415,7 +430,7 @@ fn graph(op: &Op<'_>, context: &Context<'_>) -> Result<Request, Refusal> {
     })))
 }
 
-fn text(text: Option<&SmolStr>) -> Option<Text<'_>> {
+pub(super) fn text(text: Option<&SmolStr>) -> Option<Text<'_>> {
     text.map(|text| Text::new(text))
 }
 
@@ -463,11 +478,18 @@ pub(super) fn to_op(request: &Request) -> Option<Op<'_>> {
             track: None,
         },
         Request::Bye { id } => Op::Bye { id: text(id.as_ref()) },
+        Request::Publish(publish) => topics::publish_op(publish),
+        Request::Subscribe(of) => topics::subscribe_op(of),
+        Request::Unsubscribe { id, patterns } => Op::Unsubscribe {
+            id: text(id.as_ref()),
+            patterns: patterns.as_ref().map(|patterns| Raw::of(patterns, &[])),
+        },
+        Request::Ack { events } => Op::Ack { events: *events },
         Request::Stray => return None,
     })
 }
 
-fn call_op(call: &Call) -> Op<'_> {
+pub(super) fn call_op(call: &Call) -> Op<'_> {
     Op::Call(CallOp {
         id: Text::new(&call.id),
         fun: Text::new(&call.fun),

@@ -3,6 +3,8 @@
 //! Fields that say nothing are left out. Values are checked as they go in, since what came in
 //! bincode was not: a value cannot break the object around it.
 
+mod topics;
+
 use mpreg_patterns::base::RunId;
 use mpreg_patterns::values::{
     Cursor, Fault, Frames, Kind, Target, Value, append_value, json, msgpack,
@@ -65,15 +67,29 @@ impl Writer<'_> {
         self.pairs = open.outer;
     }
 
-    fn key(&mut self, key: &str) {
+    /// A key of the protocol's own, in which nothing is escaped.
+    #[inline]
+    fn key(&mut self, key: &'static str) {
+        if self.kind == Kind::Json {
+            self.out.extend_from_slice(if self.pairs > 0 { b",\"" } else { b"\"" });
+            self.out.extend_from_slice(key.as_bytes());
+            self.out.extend_from_slice(b"\":");
+        } else {
+            msgpack::put_string(self.out, key);
+        }
+        self.pairs += 1;
+    }
+
+    /// A key that somebody else chose.
+    fn name(&mut self, name: &str) {
         if self.kind == Kind::Json {
             if self.pairs > 0 {
                 self.out.push(b',');
             }
-            json::put_string(self.out, key);
+            json::put_string(self.out, name);
             self.out.push(b':');
         } else {
-            msgpack::put_string(self.out, key);
+            msgpack::put_string(self.out, name);
         }
         self.pairs += 1;
     }
@@ -85,18 +101,18 @@ impl Writer<'_> {
         }
     }
 
-    fn field(&mut self, key: &str, text: &str) {
+    fn field(&mut self, key: &'static str, text: &str) {
         self.key(key);
         self.string(text);
     }
 
-    fn text(&mut self, key: &str, text: Option<&Text<'_>>) {
+    fn text(&mut self, key: &'static str, text: Option<&Text<'_>>) {
         if let Some(text) = text {
             self.field(key, text.as_str());
         }
     }
 
-    fn ulid(&mut self, key: &str, id: Option<u128>) {
+    fn ulid(&mut self, key: &'static str, id: Option<u128>) {
         if let Some(id) = id {
             self.field(key, RunId(id).text(&mut [0; 26]));
         }
@@ -109,7 +125,7 @@ impl Writer<'_> {
         }
     }
 
-    fn number(&mut self, key: &str, number: Option<u64>) {
+    fn number(&mut self, key: &'static str, number: Option<u64>) {
         let Some(number) = number else { return };
         self.key(key);
         match self.kind {
@@ -118,7 +134,7 @@ impl Writer<'_> {
         }
     }
 
-    fn float(&mut self, key: &str, number: Option<f64>) {
+    fn float(&mut self, key: &'static str, number: Option<f64>) {
         let Some(number) = number.filter(|number| number.is_finite()) else { return };
         self.key(key);
         match self.kind {
@@ -127,7 +143,7 @@ impl Writer<'_> {
         }
     }
 
-    fn flag(&mut self, key: &str, flag: Option<bool>) {
+    fn flag(&mut self, key: &'static str, flag: Option<bool>) {
         let Some(flag) = flag else { return };
         self.key(key);
         let bytes: &[u8] = match (self.kind, flag) {
@@ -140,11 +156,11 @@ impl Writer<'_> {
     }
 
     /// A flag that says something only when it is set.
-    fn set(&mut self, key: &str, flag: bool) {
+    fn set(&mut self, key: &'static str, flag: bool) {
         self.flag(key, flag.then_some(true));
     }
 
-    fn texts(&mut self, key: &str, texts: &[Text<'_>]) {
+    fn texts(&mut self, key: &'static str, texts: &[Text<'_>]) {
         self.key(key);
         self.array(texts, |writer, text| {
             writer.string(text.as_str());
@@ -153,7 +169,7 @@ impl Writer<'_> {
         .unwrap_or_default();
     }
 
-    fn some_texts(&mut self, key: &str, texts: &[Text<'_>]) {
+    fn some_texts(&mut self, key: &'static str, texts: &[Text<'_>]) {
         if !texts.is_empty() {
             self.texts(key, texts);
         }
@@ -183,7 +199,7 @@ impl Writer<'_> {
     }
 
     /// A value under `key`.
-    fn raw(&mut self, key: &str, raw: Option<&Raw<'_>>) -> Result<(), Fault> {
+    fn raw(&mut self, key: &'static str, raw: Option<&Raw<'_>>) -> Result<(), Fault> {
         let Some(raw) = raw else { return Ok(()) };
         let Some(value) = raw.value else { return Ok(()) };
         self.key(key);
@@ -249,6 +265,13 @@ impl Writer<'_> {
             Op::Cancel { id } => self.id(id),
             Op::Graph { .. } => self.graph(op)?,
             Op::GraphReply { .. } => self.graph_reply(op)?,
+            Op::Publish(_)
+            | Op::Published { .. }
+            | Op::Subscribe { .. }
+            | Op::Subscribed { .. }
+            | Op::Unsubscribe { .. }
+            | Op::Event(_)
+            | Op::Ack { .. } => self.of_topics(op)?,
         }
         self.close(&open);
         Ok(())
@@ -261,7 +284,7 @@ impl Writer<'_> {
         let mut map = cursor.map()?;
         while let Some(key) = cursor.key(&mut map)? {
             let bytes = whole.bytes.slice(cursor.skip()?);
-            self.key(&key);
+            self.name(&key);
             self.value(&Value { kind: whole.kind, bytes }, raw)?;
         }
         Ok(())
@@ -380,7 +403,9 @@ impl Writer<'_> {
             self.key("results");
             let open = self.open();
             for (name, raw) in results {
-                self.raw(name.as_str(), Some(raw)).map_err(|fault| under(fault, name.as_str()))?;
+                let Some(value) = raw.value else { continue };
+                self.name(name.as_str());
+                self.value(value, raw).map_err(|fault| under(fault, name.as_str()))?;
             }
             self.close(&open);
         }
@@ -388,7 +413,7 @@ impl Writer<'_> {
             self.key("steps");
             let open = self.open();
             for step in steps {
-                self.key(step.name.as_str());
+                self.name(step.name.as_str());
                 let inner = self.open();
                 self.field("state", step.state.as_str());
                 self.text("code", step.code.as_ref());

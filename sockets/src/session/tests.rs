@@ -30,7 +30,11 @@ fn asked(is_req: bool, body: &str) -> Session {
 }
 
 fn result(id: &str, value: Value) -> Reply {
-    Reply::Result { id: id.into(), body: Body::plain(value), track: None }
+    Reply::Result { id: id.into(), body: Body::plain(value).into(), track: None }
+}
+
+fn published(id: &str) -> Reply {
+    Reply::Published { id: id.into(), message: RunId(7) }
 }
 
 fn pong(id: &str) -> Reply {
@@ -81,6 +85,20 @@ fn sent(session: &mut Session) -> Option<String> {
     r#"[{"op":"offer","functions":[]},{"op":"nope"}]"#,
     vec![],
     "error item=0 (offer) needs_dealer, error item=1 (nope) unknown_op"
+)]
+#[case::published(
+    r#"[{"op":"publish","id":"a","topic":"t","payload":1},
+        {"op":"publish","id":"b","topic":"t","payload":1}]"#,
+    vec![published("b"), published("a")],
+    "published a, published b"
+)]
+#[case::events_and_their_like(
+    r#"[{"op":"publish","id":"a","topic":"t","payload":1,"confirm":false},
+        {"op":"ack","events":1},{"op":"subscribe","id":"s","patterns":[]},
+        {"op":"unsubscribe","patterns":[]}]"#,
+    vec![],
+    "error a (publish) needs_dealer, error item=1 (ack) needs_dealer, \
+     error s (subscribe) needs_dealer, error item=3 (unsubscribe) needs_dealer"
 )]
 #[case::alone(r#"{"op":"cancel","id":"a"}"#, vec![], "error a (cancel) needs_dealer")]
 #[case::alone_without_an_id(r#"{"op":"bye","id":7}"#, vec![], "error (bye) bad_field")]

@@ -312,7 +312,7 @@ fn values_cross_unchanged() {
             .unwrap();
         let Some(Ok(Request::Result { body, .. })) = got else { panic!("{got:?}") };
         assert_eq!(body.value.bytes, value);
-        let message = lone(Encoding::Json, &result("a", body)).unwrap();
+        let message = lone(Encoding::Json, &result("a", *body)).unwrap();
         let text = format!("{{\"op\":\"result\",\"id\":\"a\",\"result\":{value}}}");
         assert_eq!(message.body, text);
     }

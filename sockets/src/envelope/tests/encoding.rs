@@ -1,7 +1,7 @@
 //! What goes out, and in how many frames.
 
 use mpreg_patterns::base::Code;
-use mpreg_patterns::ops::{Call, Run};
+use mpreg_patterns::ops::{Call, CallOptions, Run};
 use mpreg_patterns::values::Kind;
 use rstest::rstest;
 
@@ -136,6 +136,40 @@ fn bytes_as_arguments_are_one_argument() {
     let line = message_line(&message);
     let args = line.split("\"args\":").nth(1);
     assert_eq!(args, Some("[{\"$frame\":1}],\"deadline_ms\":5,\"attempt\":1} +raw"));
+}
+
+/// A batch takes the short cut where there is one, a frame of its own never does.
+#[rstest]
+#[case(Call::default())]
+#[case(Call { args: Some(json("[1]")), ..Call::default() })]
+#[case(Call { args: Some(Value::msgpack(unhex("9101"))), ..Call::default() })]
+#[case(Call { kwargs: Some(json("{}")), ..Call::default() })]
+#[case(Call { progress: true, ..Call::default() })]
+#[case(Call { track: Some(run()), ..Call::default() })]
+#[case(Call { options: CallOptions { wait: true, ..CallOptions::default() }, ..Call::default() })]
+fn the_short_cut_leads_to_the_same(#[case] call: Call) {
+    let call = Call { id: "a".into(), fun: "f".into(), ..call };
+    let run = Run { id: run(), call: call.clone().into(), deadline_ms: 5, attempt: 2 };
+    let same = |message: Outgoing<'_>| {
+        let mut batch = Batch::new(Encoding::Bincode);
+        assert_eq!(batch.push(message).unwrap(), Pushed::Joined);
+        let frame = batch.finish().unwrap();
+        assert_eq!(frame, lone(Encoding::Bincode, message).unwrap().body);
+        frame
+    };
+    let request = Request::Call(call.into());
+    let frame = same((&request).into());
+    decode(&frame, vec![], &Limits::default(), &mut |item| {
+        assert_eq!(item.result, Ok(request.clone()))
+    })
+    .unwrap();
+    same((&Reply::Run(run)).into());
+    same((&Request::Result { run: self::run(), body: plain("1").into() }).into());
+    same((&result("a", plain("1"))).into());
+    same(
+        (&Reply::Result { id: "a".into(), body: plain("1").into(), track: Some(self::run()) })
+            .into(),
+    );
 }
 
 #[test]

@@ -3,11 +3,15 @@
 //! Each case is one message, in all three encodings and with its attachments. The file is frozen;
 //! `MPREG_GOLDEN=write cargo test` writes it anew after a case was added.
 
+use std::sync::Arc;
+
 use mpreg_patterns::base::{Code, Culprit, Refusal};
 use mpreg_patterns::ops::{
-    Call, CallOptions, Function, GraphOptions, GraphPart, GraphReply, Hello, Offer, OnError,
-    ProgressReply, Refs, Returns, Run, StepOutcome, StepState,
+    Call, CallOptions, Delivery, Event, Function, GraphOptions, GraphPart, GraphReply, Hello,
+    Offer, OnError, ProgressReply, Publish, Refs, Replay, Returns, Run, StepOutcome, StepState,
+    Subscribe,
 };
+use mpreg_patterns::values::Kind;
 use serde::{Deserialize, Serialize};
 
 use super::*;
@@ -71,10 +75,10 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("call with everything", Request::Call(full.into())),
         ("call with attachments", Request::Call(framed.into())),
         ("cancel", Request::Cancel { id: "c1".into() }),
-        ("offer", Request::Offer(offer())),
-        ("result", Request::Result { run: run(), body: plain("{\"rows\":[1,2.0,-3]}") }),
-        ("result of bytes", Request::Result { run: run(), body: Body::bytes("raw".into()) }),
-        ("error", Request::Failed { run: run(), error }),
+        ("offer", Request::Offer(offer().into())),
+        ("result", Request::Result { run: run(), body: plain("{\"rows\":[1,2.0,-3]}").into() }),
+        ("result of bytes", Request::Result { run: run(), body: Body::bytes("raw".into()).into() }),
+        ("error", Request::Failed { run: run(), error: error.into() }),
         (
             "progress",
             Request::Progress { run: run(), percent: Some(12.5), note: Some("half way".into()) },
@@ -90,6 +94,57 @@ fn requests() -> Vec<(&'static str, Request)> {
                 ..graph()
             })),
         ),
+    ]
+}
+
+fn event(payload: Value, headers: Option<&str>, message: RunId) -> Arc<Event> {
+    let (topic, headers) = ("orders.eu.created".into(), headers.map(json));
+    Arc::new(Event { topic, payload, headers, message })
+}
+
+fn topic_requests() -> Vec<(&'static str, Request)> {
+    let publish = |payload: Value, headers: Option<&str>, confirm| {
+        let event = event(payload, headers, RunId(0));
+        Request::Publish(Publish { id: "e1".into(), confirm, event })
+    };
+    let subscribe = |patterns: Option<&str>, credit, replay| {
+        let (id, patterns) = (Some("s1".into()), patterns.map(json));
+        Request::Subscribe(Box::new(Subscribe { id, patterns, credit, replay }))
+    };
+    let raw = Value { kind: Kind::Bytes, bytes: "raw".into() };
+    let (texts, eu) = ("[\"orders.*.created\",\"#\"]", Some("[\"orders.eu.#\"]"));
+    vec![
+        ("publish", publish(json("{\"total\":12.5}"), None, true)),
+        ("publish with everything", publish(json("null"), Some("{\"k\":[1]}"), false)),
+        ("publish of bytes", publish(raw, Some("{\"$frame\":7}"), true)),
+        ("subscribe", subscribe(Some(texts), None, None)),
+        ("subscribe with everything", subscribe(eu, Some(256), Some(Replay::Seq(7)))),
+        ("subscribe from the oldest", subscribe(eu, None, Some(Replay::All))),
+        ("subscribe from a time", subscribe(eu, None, Some(Replay::Ms(1_700_000_000_000)))),
+        ("subscribe to the last", subscribe(eu, None, Some(Replay::Last(10)))),
+        ("credit alone", subscribe(None, Some(0), None)),
+        ("unsubscribe", Request::Unsubscribe { id: None, patterns: Some(json(texts)) }),
+        ("ack", Request::Ack { events: 64 }),
+    ]
+}
+
+fn topic_replies() -> Vec<(&'static str, Reply)> {
+    let subscribed = |credit| {
+        let (id, epoch) = (Some("s1".into()), 1_234_567_890_123);
+        Reply::Subscribed { id, epoch, patterns: 2, credit }
+    };
+    let delivery = |payload: Value, headers: Option<&str>, missed| {
+        let (event, pattern) = (event(payload, headers, run()), "orders.#".into());
+        Reply::Event(Delivery { event, pattern, seq: 41, missed })
+    };
+    let raw = Value { kind: Kind::Bytes, bytes: "raw".into() };
+    vec![
+        ("published", Reply::Published { id: "e1".into(), message: run() }),
+        ("subscribed", subscribed(None)),
+        ("subscribed with credit", subscribed(Some(256))),
+        ("event", delivery(json("{\"total\":12.5}"), None, 0)),
+        ("event with everything", delivery(json("[null]"), Some("{\"k\":\"é\"}"), 3)),
+        ("event of bytes", delivery(raw, Some("{\"$frame\":7}"), 0)),
     ]
 }
 
@@ -135,7 +190,8 @@ fn graph() -> GraphPart {
 }
 
 fn error(id: Option<&str>, error: Refusal) -> Reply {
-    Reply::Error { id: id.map(Into::into), op: None, item: None, error, track: None }
+    let (id, error) = (id.map(Into::into), Box::new(error));
+    Reply::Error { id, op: None, item: None, error, track: None }
 }
 
 fn errors() -> Vec<(&'static str, Reply)> {
@@ -144,14 +200,14 @@ fn errors() -> Vec<(&'static str, Reply)> {
         id: Some("c1".into()),
         op: Some("call".into()),
         item: None,
-        error: unknown,
+        error: unknown.into(),
         track: Some(run()),
     };
     let nameless = Reply::Error {
         id: None,
         op: None,
         item: Some(3),
-        error: Refusal::field(Code::BadField, "op", "`op` is missing"),
+        error: Refusal::field(Code::BadField, "op", "`op` is missing").into(),
         track: None,
     };
     let duplicate = Refusal::new(Code::DuplicateId, "`c1` is in flight");
@@ -189,7 +245,7 @@ fn progress() -> ProgressReply {
 fn replies() -> Vec<(&'static str, Reply)> {
     let about = json("{\"node\":\"n\",\"version\":\"0.1.0\",\"limits\":{\"depth\":128}}");
     let welcome = Reply::Welcome { id: Some("h1".into()), about };
-    let tracked = Reply::Result { id: "c1".into(), body: plain("7"), track: Some(run()) };
+    let tracked = Reply::Result { id: "c1".into(), body: plain("7").into(), track: Some(run()) };
     let framed = Body {
         value: json("{\"a\":[{\"$frame\":1},{\"$frame\":2}]}"),
         frames: frames(&["one", "two"]),
@@ -280,9 +336,16 @@ fn case<'m>(name: &str, from: &str, message: impl Into<Outgoing<'m>> + Copy) -> 
     }
 }
 
+fn all_requests() -> Vec<(&'static str, Request)> {
+    [requests(), topic_requests()].concat()
+}
+
+fn all_replies() -> Vec<(&'static str, Reply)> {
+    [replies(), topic_replies()].concat()
+}
+
 fn cases() -> Vec<Case> {
-    let requests = requests();
-    let replies = replies();
+    let (requests, replies) = (all_requests(), all_replies());
     let peer = requests.iter().map(|(name, request)| case(name, "peer", request));
     peer.chain(replies.iter().map(|(name, reply)| case(name, "broker", reply))).collect()
 }
@@ -325,7 +388,7 @@ fn read_again(
 
 #[test]
 fn every_encoding_is_read_as_the_same() {
-    let (requests, replies) = (requests(), replies());
+    let (requests, replies) = (all_requests(), all_replies());
     let messages = requests.iter().map(|(_, r)| (Some(r), None));
     let messages = messages.chain(replies.iter().map(|(_, r)| (None, Some(r))));
     for (case, (request, reply)) in cases().iter().zip(messages) {

@@ -6,6 +6,7 @@ mod fuzz;
 mod golden;
 mod robustness;
 mod salvage;
+mod topics;
 
 use std::fmt::Write as _;
 
@@ -128,6 +129,32 @@ fn request_line(request: &Request) -> String {
         Request::Failed { error, .. } => {
             format!("failed {} retry={}", refusal_line(error), error.retry)
         }
+        Request::Publish(publish) => {
+            let event = &publish.event;
+            let (kind, payload) = (event.payload.kind, value_line(&event.payload));
+            let mut line = format!("publish {} {} {kind:?} {payload}", publish.id, event.topic);
+            if let Some(headers) = &event.headers {
+                write!(line, " headers {}", value_line(headers)).unwrap();
+            }
+            line + if publish.confirm { "" } else { " unconfirmed" }
+        }
+        Request::Subscribe(of) => {
+            let mut line = "subscribe".to_owned();
+            if let Some(patterns) = &of.patterns {
+                write!(line, " {}", value_line(patterns)).unwrap();
+            }
+            if let Some(credit) = of.credit {
+                write!(line, " credit={credit}").unwrap();
+            }
+            if let Some(replay) = of.replay {
+                write!(line, " replay={replay:?}").unwrap();
+            }
+            line
+        }
+        Request::Unsubscribe { patterns, .. } => {
+            let patterns = patterns.as_ref().map(value_line);
+            format!("unsubscribe {}", patterns.unwrap_or_default())
+        }
         other => format!("{other:?}"),
     }
 }
@@ -137,5 +164,5 @@ fn plain(text: &str) -> Body {
 }
 
 fn result(id: &str, body: Body) -> Reply {
-    Reply::Result { id: id.into(), body, track: None }
+    Reply::Result { id: id.into(), body: body.into(), track: None }
 }

@@ -47,7 +47,7 @@ fn runs_are_found_in_what_is_too_large(#[case] frame: Vec<u8>) {
 fn runs_are_found_in_a_large_bincode_batch() {
     let mut batch = Batch::new(Encoding::Bincode);
     let body = Body::bytes(vec![0; 5 << 20].into());
-    batch.push(&Request::Result { run: run(), body }).unwrap();
+    batch.push(&Request::Result { run: run(), body: body.into() }).unwrap();
     let found = salvage(&batch.finish().unwrap(), &Limits::default());
     assert_eq!(found, Salvaged { runs: vec![run()], may_answer: false });
 }

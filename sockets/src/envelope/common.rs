@@ -1,0 +1,318 @@
+//! Plain calls, runs, results and events in bincode, straight between a message and its bytes.
+//!
+//! They are nearly all that a busy broker reads and writes. What is not plain (an option, an
+//! attachment, anything wrong) goes the way of every other op, through `binary` and its checks.
+
+use std::sync::Arc;
+
+use mpreg_patterns::base::RunId;
+use mpreg_patterns::base::names::is_name;
+use mpreg_patterns::names::is_reserved;
+use mpreg_patterns::ops::{Call, Delivery, Event, Publish, Reply, Request, Run};
+use mpreg_patterns::values::{Body, Kind, Value};
+use smol_str::SmolStr;
+
+use super::encode::Outgoing;
+use super::op::Raw;
+use super::request::{Context, is_id, may_be_args, may_be_kwargs};
+
+/// Their variants, and those of the two kinds of ids.
+const CALL: [u8; 4] = [4, 0, 0, 0];
+const RESULT: [u8; 4] = [5, 0, 0, 0];
+const RUN: [u8; 4] = [9, 0, 0, 0];
+const PUBLISH: [u8; 4] = [15, 0, 0, 0];
+const EVENT: [u8; 4] = [20, 0, 0, 0];
+const NAMED: [u8; 4] = [0; 4];
+const OF_A_RUN: [u8; 4] = [1, 0, 0, 0];
+/// What follows the arguments of a call without options: no `kwargs`, no locs, and so on.
+const NO_OPTIONS: [u8; 15] = [0; 15];
+
+/// Appends a message that is one of these; false, and nothing is appended, for any other.
+#[inline]
+pub(super) fn put(message: Outgoing<'_>, out: &mut Vec<u8>) -> bool {
+    match message {
+        Outgoing::Reply(Reply::Run(run)) if run.frames.is_empty() => put_run(run, out),
+        Outgoing::Reply(Reply::Result { id, body, track: None }) if body.frames.is_empty() => {
+            out.extend_from_slice(&pair(RESULT, NAMED));
+            put_bytes(id.as_bytes(), out);
+            put_outcome(&body.value, out);
+        }
+        Outgoing::Request(Request::Result { run, body }) if body.frames.is_empty() => {
+            out.extend_from_slice(&pair(RESULT, OF_A_RUN));
+            out.extend_from_slice(&run.0.to_le_bytes());
+            put_outcome(&body.value, out);
+        }
+        Outgoing::Request(Request::Call(call)) if is_plain(call) => put_call(call, out),
+        Outgoing::Call(call) if is_plain(call) => put_call(call, out),
+        Outgoing::Reply(Reply::Event(delivery)) => put_event(delivery, out),
+        Outgoing::Request(Request::Publish(publish)) => put_publish(publish, out),
+        _ => return false,
+    }
+    true
+}
+
+fn is_plain(call: &Call) -> bool {
+    let options = &call.options;
+    let any = options.timeout_ms.is_some()
+        || options.idempotent.is_some()
+        || options.wait
+        || options.version.is_some()
+        || !options.locs.is_empty();
+    !(any || call.progress || call.track.is_some())
+        && call.kwargs.is_none()
+        && call.frames.is_empty()
+}
+
+#[inline]
+fn put_call(call: &Call, out: &mut Vec<u8>) {
+    out.extend_from_slice(&CALL);
+    put_bytes(call.id.as_bytes(), out);
+    put_bytes(call.fun.as_bytes(), out);
+    put_optional(call.args.as_ref(), out);
+    out.extend_from_slice(&NO_OPTIONS);
+}
+
+#[inline]
+fn put_run(run: &Run, out: &mut Vec<u8>) {
+    out.extend_from_slice(&RUN);
+    out.extend_from_slice(&run.id.0.to_le_bytes());
+    put_bytes(run.fun.as_bytes(), out);
+    put_optional(run.args.as_ref(), out);
+    put_optional(run.kwargs.as_ref(), out);
+    out.extend_from_slice(&run.deadline_ms.to_le_bytes());
+    out.extend_from_slice(&run.attempt.to_le_bytes());
+}
+
+/// One event that is published becomes many of these.
+#[inline]
+fn put_event(delivery: &Delivery, out: &mut Vec<u8>) {
+    let Delivery { event, pattern, seq, missed } = delivery;
+    out.extend_from_slice(&EVENT);
+    put_bytes(pattern.as_bytes(), out);
+    put_bytes(event.topic.as_bytes(), out);
+    out.extend_from_slice(&seq.to_le_bytes());
+    out.extend_from_slice(&missed.to_le_bytes());
+    out.extend_from_slice(&event.message.0.to_le_bytes());
+    put_value(&event.payload, out);
+    put_optional(event.headers.as_ref(), out);
+}
+
+#[inline]
+fn put_publish(publish: &Publish, out: &mut Vec<u8>) {
+    let Publish { id, confirm, event } = publish;
+    out.extend_from_slice(&PUBLISH);
+    put_bytes(id.as_bytes(), out);
+    put_bytes(event.topic.as_bytes(), out);
+    put_value(&event.payload, out);
+    put_optional(event.headers.as_ref(), out);
+    out.push(u8::from(*confirm));
+}
+
+#[inline]
+fn put_value(value: &Value, out: &mut Vec<u8>) {
+    out.push(value.kind as u8);
+    put_bytes(&value.bytes, out);
+}
+
+#[inline]
+fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+    out.extend_from_slice(bytes);
+}
+
+#[inline]
+fn put_optional(value: Option<&Value>, out: &mut Vec<u8>) {
+    match value {
+        None => out.push(0),
+        Some(value) => {
+            out.push(1);
+            put_value(value, out);
+        }
+    }
+}
+
+/// The value of a result, and no `track`.
+#[inline]
+fn put_outcome(value: &Value, out: &mut Vec<u8>) {
+    put_value(value, out);
+    out.push(0);
+}
+
+const fn pair(a: [u8; 4], b: [u8; 4]) -> [u8; 8] {
+    [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]]
+}
+
+/// The name that the op before had, checked: most ops of a batch have the same.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Last(Option<SmolStr>);
+
+impl Last {
+    #[inline]
+    fn name(&mut self, bytes: &[u8], check: impl FnOnce(&str) -> bool) -> Option<&SmolStr> {
+        if self.0.as_ref().is_none_or(|last| last.as_bytes() != bytes) {
+            let text = std::str::from_utf8(bytes).ok().filter(|text| check(text))?;
+            self.0 = Some(SmolStr::new(text));
+        }
+        self.0.as_ref()
+    }
+}
+
+/// Takes a plain call, result or publish off `rest`; none, and nothing is taken, for any other op.
+#[inline]
+pub(super) fn take_request(
+    rest: &mut &[u8],
+    last: &mut Last,
+    context: &Context<'_>,
+) -> Option<Request> {
+    let mut ahead = *rest;
+    let request = match *array(&mut ahead)? {
+        CALL => take_call(&mut ahead, last, context)?,
+        RESULT => {
+            let (OF_A_RUN, run) = (*array(&mut ahead)?, array(&mut ahead)?) else { return None };
+            let run = RunId(u128::from_le_bytes(*run));
+            Request::Result { run, body: take_outcome(&mut ahead, context)? }
+        }
+        PUBLISH => take_publish(&mut ahead, last, context)?,
+        _ => return None,
+    };
+    *rest = ahead;
+    Some(request)
+}
+
+/// Takes a run, result of a call or event off `rest`; none, and nothing is taken, for any other op.
+#[inline]
+pub(super) fn take_reply(
+    rest: &mut &[u8],
+    last: &mut Last,
+    context: &Context<'_>,
+) -> Option<Reply> {
+    let mut ahead = *rest;
+    let reply = match *array(&mut ahead)? {
+        RUN => take_run(&mut ahead, last, context)?,
+        RESULT => {
+            let NAMED = *array(&mut ahead)? else { return None };
+            let id = take_id(&mut ahead)?;
+            let body = take_outcome(&mut ahead, context)?;
+            Reply::Result { id: SmolStr::new(id), body, track: None }
+        }
+        EVENT => take_event(&mut ahead, last, context)?,
+        _ => return None,
+    };
+    *rest = ahead;
+    Some(reply)
+}
+
+// What is built is built at the end and in its place: moving it costs more than reading it.
+
+#[inline]
+fn take_call(rest: &mut &[u8], last: &mut Last, context: &Context<'_>) -> Option<Request> {
+    let id = take_id(rest)?;
+    let fun = last.name(take_bytes(rest)?, is_name)?;
+    let args = take_optional(rest)?;
+    if *array(rest)? != NO_OPTIONS || !args.as_ref().is_none_or(may_be_args) {
+        return None;
+    }
+    Some(Request::Call(Arc::new(Call {
+        id: SmolStr::new(id),
+        fun: fun.clone(),
+        args: args.map(|args| context.value(&args)),
+        ..Call::default()
+    })))
+}
+
+#[inline]
+fn take_run(rest: &mut &[u8], last: &mut Last, context: &Context<'_>) -> Option<Reply> {
+    let id = RunId(u128::from_le_bytes(*array(rest)?));
+    let fun = last.name(take_bytes(rest)?, |_| true)?;
+    let (args, kwargs) = (take_optional(rest)?, take_optional(rest)?);
+    let deadline_ms = u64::from_le_bytes(*array(rest)?);
+    let attempt = u32::from_le_bytes(*array(rest)?);
+    if !args.as_ref().is_none_or(may_be_args) || !kwargs.as_ref().is_none_or(may_be_kwargs) {
+        return None;
+    }
+    let call = Arc::new(Call {
+        fun: fun.clone(),
+        args: args.map(|args| context.value(&args)),
+        kwargs: kwargs.map(|kwargs| context.value(&kwargs)),
+        ..Call::default()
+    });
+    Some(Reply::Run(Run { id, call, deadline_ms, attempt }))
+}
+
+#[inline]
+fn take_publish(rest: &mut &[u8], last: &mut Last, context: &Context<'_>) -> Option<Request> {
+    let id = SmolStr::new(take_id(rest)?);
+    let topic = last.name(take_bytes(rest)?, is_name).filter(|topic| !is_reserved(topic))?;
+    let payload = take_payload(rest, context)?;
+    let ([0], [confirm @ (0 | 1)]) = (*array(rest)?, *array(rest)?) else { return None };
+    let topic = topic.clone();
+    let event = Event { topic, payload, headers: None, message: RunId(0) };
+    Some(Request::Publish(Publish { id, confirm: confirm == 1, event: Arc::new(event) }))
+}
+
+#[inline]
+fn take_event(rest: &mut &[u8], last: &mut Last, context: &Context<'_>) -> Option<Reply> {
+    let pattern = last.name(take_bytes(rest)?, |_| true)?;
+    let topic = SmolStr::new(std::str::from_utf8(take_bytes(rest)?).ok()?);
+    let (seq, missed) = (u64::from_le_bytes(*array(rest)?), u64::from_le_bytes(*array(rest)?));
+    let message = RunId(u128::from_le_bytes(*array(rest)?));
+    let payload = take_payload(rest, context)?;
+    let [0] = *array(rest)? else { return None };
+    let event = Arc::new(Event { topic, payload, headers: None, message });
+    let pattern = pattern.clone();
+    Some(Reply::Event(Delivery { event, pattern, seq, missed }))
+}
+
+/// A payload in the form that is stored.
+#[inline]
+fn take_payload(rest: &mut &[u8], context: &Context<'_>) -> Option<Value> {
+    let payload = take_value(rest)?;
+    (payload.kind.0 != Kind::MsgPack).then(|| context.value(&payload))
+}
+
+#[inline]
+fn array<'a, const N: usize>(rest: &mut &'a [u8]) -> Option<&'a [u8; N]> {
+    let (taken, after) = rest.split_first_chunk()?;
+    *rest = after;
+    Some(taken)
+}
+
+#[inline]
+fn take_bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = usize::try_from(u64::from_le_bytes(*array(rest)?)).ok()?;
+    let (taken, after) = rest.split_at_checked(length)?;
+    *rest = after;
+    Some(taken)
+}
+
+#[inline]
+fn take_id<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
+    std::str::from_utf8(take_bytes(rest)?).ok().filter(|id| is_id(id))
+}
+
+#[inline]
+fn take_value<'a>(rest: &mut &'a [u8]) -> Option<Raw<'a>> {
+    let kind = match *array(rest)? {
+        [0] => Kind::Bytes,
+        [1] => Kind::Json,
+        [2] => Kind::MsgPack,
+        _ => return None,
+    };
+    Some(Raw::borrowed(kind, take_bytes(rest)?))
+}
+
+#[inline]
+fn take_optional<'a>(rest: &mut &'a [u8]) -> Option<Option<Raw<'a>>> {
+    match *array(rest)? {
+        [0] => Some(None),
+        [1] => take_value(rest).map(Some),
+        _ => None,
+    }
+}
+
+#[inline]
+fn take_outcome(rest: &mut &[u8], context: &Context<'_>) -> Option<Box<Body>> {
+    let value = take_value(rest)?;
+    let [0] = *array(rest)? else { return None };
+    Some(Box::new(Body::plain(context.value(&value))))
+}

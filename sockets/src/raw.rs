@@ -5,7 +5,10 @@ use std::ffi::{c_int, c_void};
 use std::io;
 use std::mem::size_of_val;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -29,8 +32,29 @@ pub fn set_lost_notice(socket: &mut Socket, lost: &[u8]) -> Result<(), Error> {
 
 /// Reads and writes larger pieces than 8 KiB at once (draft API).
 pub fn set_batch_size(socket: &mut Socket, bytes: c_int) -> Result<(), Error> {
-    set_int(socket, option(zmq_sys::ZMQ_IN_BATCH_SIZE), bytes)?;
+    set_in_batch_size(socket, bytes)?;
+    set_out_batch_size(socket, bytes)
+}
+
+/// Reads larger pieces than 8 KiB at once (draft API).
+pub fn set_in_batch_size(socket: &mut Socket, bytes: c_int) -> Result<(), Error> {
+    set_int(socket, option(zmq_sys::ZMQ_IN_BATCH_SIZE), bytes)
+}
+
+/// Writes larger pieces than 8 KiB at once (draft API).
+pub fn set_out_batch_size(socket: &mut Socket, bytes: c_int) -> Result<(), Error> {
     set_int(socket, option(zmq_sys::ZMQ_OUT_BATCH_SIZE), bytes)
+}
+
+/// Asks an XPUB to tell every subscription and to apply none by itself. SUBSCRIBE and UNSUBSCRIBE
+/// then go to the connection whose message was received last.
+pub fn set_manual(socket: &mut Socket) -> Result<(), Error> {
+    set_int(socket, option(zmq_sys::ZMQ_XPUB_MANUAL), 1)
+}
+
+/// Ends a TCP connection whose peer has taken nothing of what waits for it for so long.
+pub fn set_stall_limit(socket: &mut Socket, ms: c_int) -> Result<(), Error> {
+    set_int(socket, option(zmq_sys::ZMQ_TCP_MAXRT), ms)
 }
 
 /// Whether a ROUTER still knows a peer (draft API). Nothing is sent.
@@ -60,12 +84,83 @@ fn set(socket: &mut Socket, name: c_int, value: *const c_void, len: usize) -> Re
     // SAFETY: the pointer is a live socket of this thread; libzmq copies `len` bytes of the value,
     // which both callers point to a live object of that size.
     let failed = unsafe { zmq_sys::zmq_setsockopt(socket.as_mut_ptr(), name, value, len) };
-    if failed == 0 {
+    if failed == 0 { Ok(()) } else { Err(last_error()) }
+}
+
+/// Why the last call on this thread failed.
+fn last_error() -> Error {
+    // SAFETY: reads a number of this thread.
+    Error::from_raw(unsafe { zmq_sys::zmq_errno() })
+}
+
+/// Bytes that libzmq sends without a copy of its own. They count as held for as long as it, or
+/// anybody else, keeps them.
+#[derive(Debug)]
+pub struct Shared {
+    bytes: Bytes,
+    held: Arc<AtomicUsize>,
+}
+
+impl Shared {
+    /// Shares `bytes`, adding their number to `held` until they are dropped.
+    #[must_use]
+    pub fn new(bytes: Bytes, held: &Arc<AtomicUsize>) -> Arc<Self> {
+        held.fetch_add(bytes.len(), Ordering::Relaxed);
+        Arc::new(Self { bytes, held: Arc::clone(held) })
+    }
+
+    /// What is shared.
+    #[must_use]
+    pub const fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
+}
+
+/// Sends one frame without copying it.
+pub fn send_shared(socket: &mut Socket, frame: &Arc<Shared>, flags: c_int) -> Result<(), Error> {
+    let (data, len) = (frame.bytes.as_ptr().cast_mut().cast::<c_void>(), frame.bytes.len());
+    let hint = Arc::into_raw(Arc::clone(frame));
+    let mut message = zmq_sys::zmq_msg_t::default();
+    // SAFETY: `data` is valid for `len` bytes and is not written to, here or by libzmq, for as
+    // long as the count behind `hint` stands, which only `release` gives back.
+    let failed = unsafe {
+        let hint = hint.cast_mut().cast::<c_void>();
+        zmq_sys::zmq_msg_init_data(&raw mut message, data, len, Some(release), hint)
+    };
+    if failed != 0 {
+        let error = last_error();
+        // SAFETY: there is no message, so nobody else will give this count back.
+        drop(unsafe { Arc::from_raw(hint) });
+        return Err(error);
+    }
+    // SAFETY: a message and a live socket of this thread. A message that was sent is libzmq's.
+    if unsafe { zmq_sys::zmq_msg_send(&raw mut message, socket.as_mut_ptr(), flags) } >= 0 {
         return Ok(());
     }
-    // SAFETY: reads the error of this thread.
-    Err(Error::from_raw(unsafe { zmq_sys::zmq_errno() }))
+    let error = last_error();
+    // SAFETY: it was not sent, so it is still a message of ours; this calls `release`.
+    unsafe { zmq_sys::zmq_msg_close(&raw mut message) };
+    Err(error)
 }
+
+/// Called once for each message of [`send_shared`], by whichever thread drops the last reference.
+unsafe extern "C" fn release(_data: *mut c_void, hint: *mut c_void) {
+    // SAFETY: `hint` came from `Arc::into_raw` of this type and is given back here alone. What it
+    // owns may be dropped by any thread: `Shared` is Send and Sync.
+    drop(unsafe { Arc::from_raw(hint.cast_const().cast::<Shared>()) });
+}
+
+/// Fails to compile if [`Shared`] must not be dropped by libzmq's threads.
+const _: fn() = || {
+    fn any_thread<T: Send + Sync + 'static>() {}
+    any_thread::<Shared>();
+};
 
 /// ZeroMQ's descriptor for a socket: it becomes readable when something has changed.
 #[derive(Debug)]

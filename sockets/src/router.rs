@@ -229,3 +229,37 @@ pub fn into_bytes(message: Message) -> Bytes {
         Bytes::from_owner(Owner(message))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A peer that writes without end while nobody reads is alive: with heartbeats, libzmq would
+    /// hang up after [`SILENCE_MS`].
+    #[test]
+    fn a_peer_that_is_kept_waiting_is_not_dead() {
+        const MESSAGES: usize = 4_000;
+        let context = Context::new();
+        let mut router = Router::bind(&context, "tcp://127.0.0.1:*").unwrap();
+        let peer = context.socket(zmq::DEALER).unwrap();
+        peer.set_sndhwm(0).unwrap();
+        peer.set_linger(0).unwrap();
+        peer.connect(router.endpoint()).unwrap();
+        for _ in 0..MESSAGES {
+            peer.send(&[7; 4_096][..], 0).unwrap();
+        }
+        // Nothing ever comes for the peer: this is how long nobody reads.
+        peer.poll(zmq::POLLIN, 3 * i64::from(SILENCE_MS)).unwrap();
+        let (mut routing_id, mut messages, mut ends) = (Message::new(), 0, 0);
+        while messages < MESSAGES && ends == 0 {
+            zmq::poll(&mut [router.poll_item()], 5_000).unwrap();
+            match router.receive(&mut routing_id).unwrap() {
+                Some(Incoming::Message { .. }) => messages += 1,
+                Some(Incoming::Disconnected) => ends += 1,
+                Some(Incoming::Connected) => {}
+                None => break,
+            }
+        }
+        assert_eq!((messages, ends), (MESSAGES, 0));
+    }
+}

@@ -26,7 +26,7 @@ pub fn args_of<T: DeserializeOwned>(args: Option<&Value>) -> Result<T, Refusal> 
     }
 }
 
-fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Refusal> {
+pub(super) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Refusal> {
     let wrong = |why: String| Refusal::new(Code::BadValue, why);
     match value.kind {
         Kind::Json => serde_json::from_slice(&value.bytes).map_err(|e| wrong(e.to_string())),

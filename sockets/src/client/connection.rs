@@ -1,17 +1,23 @@
 //! The lane between handles and the task that owns the socket.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use mpreg_patterns::base::limits::DEFAULT_TIMEOUT_MS;
+use bytes::Bytes;
+use mpreg_patterns::base::RunId;
+use mpreg_patterns::base::limits::{COALESCE_BYTES, DEFAULT_TIMEOUT_MS};
 use mpreg_patterns::ops::{Call, GraphPart, GraphReply, ProgressReply, Request};
 use mpreg_patterns::values::{Body, Value};
 use smol_str::{SmolStr, ToSmolStr};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::Error;
+use super::routes::{Route, Window};
+use crate::envelope::{Batch, Encoding};
 
+/// Bytes of events on their way to ZeroMQ, beyond which whoever tells of more waits.
+const ROOM_BYTES: usize = 1 << 20;
 /// How long past its own deadline a request waits for the broker to say so.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -21,7 +27,9 @@ pub(super) enum Answer {
     Body(Body),
     Graph(Box<GraphReply>),
     Welcome(Value),
-    /// `pong`, `offered` or `bye`.
+    /// An event was taken.
+    Published(RunId),
+    /// `pong`, `offered`, `subscribed` or `bye`.
     Done,
 }
 
@@ -40,47 +48,143 @@ pub(super) struct Pending {
 pub(super) enum Command {
     /// Send these, and give the outcome of `key` to somebody.
     Ask { key: u64, requests: Vec<Request>, pending: Pending },
+    /// The same for a call, which nothing else shares.
+    AskCall { key: u64, call: Box<Call>, pending: Pending },
     /// The common case of one request, without a list.
     AskOne { key: u64, request: Request, pending: Pending },
     /// Send this; no outcome is awaited.
     Tell(Request),
     /// Nobody waits for this any more.
     Forget { key: u64 },
+    /// Send this batch of events; no outcome is awaited.
+    Events(Bytes),
+    /// Ask for the events of a subscription, and tell somebody when the broker has it.
+    Subscribe { id: u64, route: Box<Route>, pending: Pending },
+    /// Nobody takes its events any more.
+    Unsubscribe { id: u64 },
+    /// Tell the broker what was handled.
+    Acknowledge,
+}
+
+/// What waits for the driver, in order.
+#[derive(Debug)]
+struct Queue {
+    commands: Vec<Command>,
+    /// Events that came behind the last command.
+    events: Batch,
+    /// Bytes of events that ZeroMQ does not have yet.
+    bytes: usize,
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.commands.is_empty() && self.events.is_empty()
+    }
+
+    fn close(&mut self) {
+        self.commands.extend(self.events.finish().map(Command::Events));
+    }
 }
 
 /// Commands on their way to the driver.
 #[derive(Debug)]
 pub(super) struct Lane {
-    commands: Mutex<Vec<Command>>,
+    queue: Mutex<Queue>,
     wake: Notify,
+    room: Notify,
     keys: AtomicU64,
     closed: AtomicBool,
+    pub(super) window: Window,
+    /// Events that nobody waited for and the broker did not take.
+    pub(super) refused: AtomicU64,
 }
 
 impl Lane {
     pub(super) fn new() -> Self {
         Self {
-            commands: Mutex::new(Vec::new()),
+            queue: Mutex::new(Queue {
+                commands: Vec::new(),
+                events: Batch::new(Encoding::Bincode),
+                bytes: 0,
+            }),
             wake: Notify::new(),
+            room: Notify::new(),
             keys: AtomicU64::new(1),
             closed: AtomicBool::new(false),
+            window: Window::default(),
+            refused: AtomicU64::new(0),
         }
     }
 
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn push(&self, command: Command) {
-        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = commands.is_empty();
-        commands.push(command);
-        drop(commands);
+        let mut queue = self.queue();
+        let first = queue.is_empty();
+        queue.close();
+        queue.commands.push(command);
+        drop(queue);
         // Whoever finds the lane empty wakes the driver; it takes all that came since.
         if first {
             self.wake.notify_one();
         }
     }
 
-    /// Swaps the commands that wait for an empty list.
+    /// Sends an event that nobody waits for the outcome of, once there is room for it.
+    ///
+    /// It is encoded here, into the batch that the driver takes next: there is no step in between.
+    pub(super) async fn tell(&self, event: &Request) -> Result<(), Error> {
+        // Somebody who tells of many at once leaves the others on this thread their turn.
+        tokio::task::consume_budget().await;
+        while !self.try_tell(event)? {
+            let room = self.room.notified();
+            if self.try_tell(event)? {
+                break;
+            }
+            room.await;
+        }
+        Ok(())
+    }
+
+    fn try_tell(&self, event: &Request) -> Result<bool, Error> {
+        if self.is_closed() {
+            return Err(Error::Closed);
+        }
+        let mut queue = self.queue();
+        if queue.bytes >= ROOM_BYTES {
+            return Ok(false);
+        }
+        let (first, before) = (queue.is_empty(), queue.events.bytes());
+        let pushed = queue.events.push(event);
+        pushed.map_err(|fault| Error::Refused(Box::new(fault.refusal())))?;
+        queue.bytes += queue.events.bytes() - before;
+        if queue.events.bytes() >= COALESCE_BYTES {
+            queue.close();
+        }
+        drop(queue);
+        if first {
+            self.wake.notify_one();
+        }
+        Ok(true)
+    }
+
+    /// ZeroMQ has taken so many bytes of events.
+    pub(super) fn sent(&self, bytes: usize) {
+        if bytes > 0 {
+            let mut queue = self.queue();
+            queue.bytes = queue.bytes.saturating_sub(bytes);
+            drop(queue);
+            self.room.notify_waiters();
+        }
+    }
+
+    /// Swaps what waits for an empty list.
     pub(super) fn take(&self, into: &mut Vec<Command>) {
-        std::mem::swap(&mut *self.commands.lock().unwrap_or_else(PoisonError::into_inner), into);
+        let mut queue = self.queue();
+        queue.close();
+        std::mem::swap(&mut queue.commands, into);
     }
 
     pub(super) async fn woken(&self) {
@@ -91,13 +195,14 @@ impl Lane {
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.wake.notify_one();
+        self.room.notify_waiters();
     }
 
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
 
-    fn key(&self) -> u64 {
+    pub(super) fn key(&self) -> u64 {
         self.keys.fetch_add(1, Ordering::Relaxed)
     }
 }
@@ -151,15 +256,27 @@ pub(super) async fn ask(
 /// Sends a call and waits for its outcome.
 pub(super) async fn ask_call(
     lane: &Lane,
-    mut call: Call,
+    mut call: Box<Call>,
     progress: Option<mpsc::UnboundedSender<ProgressReply>>,
 ) -> Result<Answer, Error> {
     let key = lane.key();
     call.id = key.to_smolstr();
     let timeout_ms = call.options.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS);
     let (pending, receiver) = pending(Duration::from_millis(timeout_ms) + GRACE, progress);
-    lane.push(Command::AskOne { key, request: Request::Call(call.into()), pending });
+    lane.push(Command::AskCall { key, call, pending });
     wait(lane, key, receiver).await
+}
+
+/// Asks for the events of a subscription and waits until the broker has it.
+pub(super) async fn ask_events(
+    lane: &Lane,
+    id: u64,
+    patience: Duration,
+    route: Route,
+) -> Result<Answer, Error> {
+    let (pending, receiver) = pending(patience, None);
+    lane.push(Command::Subscribe { id, route: Box::new(route), pending });
+    wait(lane, id, receiver).await
 }
 
 /// Sends the parts of a graph and waits for its outcome.

@@ -3,13 +3,13 @@
 //! There is no thread between the caller and ZeroMQ, since each thread on a message's way costs
 //! more than everything else: the task waits for ZeroMQ's descriptor in tokio's own poll.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mpreg_patterns::base::limits::{COALESCE_BYTES, FRAME_BYTES};
-use mpreg_patterns::base::{Code, Limits, Refusal, RunId};
+use mpreg_patterns::base::{Code, Limits, Map, Refusal, RunId};
 use mpreg_patterns::ops::{GraphReply, Hello, Offer, ProgressReply, Reply, Request, Run};
 use mpreg_patterns::values::Frames;
 use smol_str::SmolStr;
@@ -19,8 +19,10 @@ use zmq::{DONTWAIT, Message, SNDMORE, Socket};
 
 use super::Error;
 use super::connection::{Answer, Command, Lane, Pending};
+use super::routes::Routes;
+use super::topics::UNCONFIRMED;
 use super::worker::{Handler, Job, Outcome};
-use crate::envelope::{self, Batch, Encoding, Pushed};
+use crate::envelope::{self, Batch, Encoding, Outgoing, Pushed};
 use crate::raw::{self, Watched};
 use crate::router;
 
@@ -32,6 +34,8 @@ const LINGER_MS: i32 = 1_000;
 const RECONNECT_MS: i32 = 50;
 const LONGEST_RECONNECT_MS: i32 = 1_000;
 const SOCKET_BATCH_BYTES: i32 = 64 << 10;
+/// Messages that are read before something is sent again.
+const MESSAGES_AT_ONCE: usize = 16;
 /// How often late answers are looked for and offers repeated.
 const SWEEP: Duration = Duration::from_millis(500);
 const REFRESH: Duration = Duration::from_millis(2_000);
@@ -46,24 +50,37 @@ pub(super) enum Role {
 pub(super) struct Serving {
     pub(super) offer: Offer,
     pub(super) name: Option<SmolStr>,
-    pub(super) handlers: HashMap<SmolStr, Handler>,
-    pub(super) in_hand: HashMap<RunId, AbortHandle>,
+    pub(super) handlers: Map<SmolStr, Handler>,
+    pub(super) in_hand: Map<RunId, AbortHandle>,
     pub(super) leaving: bool,
     pub(super) ended: Option<oneshot::Sender<Result<(), Error>>>,
 }
 
 struct Driver {
     lane: Arc<Lane>,
-    pending: HashMap<u64, Pending>,
+    pending: Map<u64, Pending>,
     serving: Option<Box<Serving>>,
     batch: Batch,
     /// Messages that ZeroMQ had no room for, oldest first.
-    waiting: std::collections::VecDeque<envelope::Message>,
+    waiting: std::collections::VecDeque<Waiting>,
+    /// The subscriptions of a client.
+    routes: Routes,
+    /// Refusals of events that nobody waits for, and the last of them.
+    untold: u64,
+    last_refusal: Option<Refusal>,
     /// Answers of the functions that ran where their message was read.
     answers: Vec<Request>,
     limits: Limits,
     offered: Instant,
+    swept: Instant,
     watched: Watched,
+}
+
+/// A message on its way to ZeroMQ.
+struct Waiting {
+    message: envelope::Message,
+    /// Bytes of events in it that somebody may wait for room because of.
+    events: usize,
 }
 
 /// Connects a socket and starts the task that owns it.
@@ -74,14 +91,18 @@ pub(super) fn start(address: &str, role: Role) -> Result<Arc<Lane>, Error> {
     let lane = Arc::new(Lane::new());
     let mut driver = Driver {
         lane: lane.clone(),
-        pending: HashMap::new(),
+        pending: Map::default(),
         serving: None,
         batch: Batch::new(Encoding::Bincode),
         waiting: std::collections::VecDeque::new(),
+        routes: Routes::new(lane.clone()),
+        untold: 0,
+        last_refusal: None,
         answers: Vec::new(),
         // Replies are bounded by the broker; it may put a large one into a batch.
         limits: Limits { envelope_bytes: FRAME_BYTES, ..Limits::default() },
         offered: Instant::now(),
+        swept: Instant::now(),
         watched,
     };
     if let Role::Worker(serving) = role {
@@ -122,6 +143,9 @@ impl Driver {
                 return self.end();
             }
             if self.is_ready() {
+                if self.swept.elapsed() >= SWEEP {
+                    self.sweep();
+                }
                 // Whoever got an answer may go on before more is read.
                 tokio::task::yield_now().await;
                 continue;
@@ -147,6 +171,7 @@ impl Driver {
 
     /// Nobody will get an answer any more.
     fn end(&mut self) {
+        self.lane.close();
         for (_, pending) in self.pending.drain() {
             let _ = pending.reply.send(Err(Error::Closed));
         }
@@ -157,6 +182,10 @@ impl Driver {
 
     fn command(&mut self, command: Command) {
         match command {
+            Command::AskCall { key, call, pending } => {
+                self.pending.insert(key, pending);
+                self.ask(key, &*call);
+            }
             Command::AskOne { key, request, pending } => {
                 self.pending.insert(key, pending);
                 self.ask(key, &request);
@@ -174,14 +203,46 @@ impl Driver {
                     self.tell(&Request::Cancel { id });
                 }
             }
+            Command::Events(body) => {
+                self.close_batch();
+                self.wait(envelope::Message { body, frames: Frames::new() }, true);
+            }
+            Command::Subscribe { id, route, pending } => {
+                self.pending.insert(id, pending);
+                match self.routes.add(id, *route) {
+                    Ok(requests) => requests.iter().for_each(|request| self.ask(id, request)),
+                    Err(refusal) => self.settle(id, Err(Error::Refused(Box::new(refusal)))),
+                }
+            }
+            Command::Unsubscribe { id } => {
+                let requests = self.routes.remove(id);
+                self.say(&requests);
+            }
+            Command::Acknowledge => {
+                let events = self.lane.window.take();
+                if events > 0 {
+                    self.say(&[Request::Ack { events }]);
+                }
+            }
         }
     }
 
-    fn ask(&mut self, key: u64, request: &Request) {
-        if let Err(refusal) = self.put(request)
-            && let Some(pending) = self.pending.remove(&key)
-        {
-            let _ = pending.reply.send(Err(Error::Refused(Box::new(refusal))));
+    fn settle(&mut self, key: u64, answer: Result<Answer, Error>) {
+        if let Some(pending) = self.pending.remove(&key) {
+            let _ = pending.reply.send(answer);
+        }
+    }
+
+    /// Sends what nobody waits for an answer to, and what has no values that could not be encoded.
+    fn say(&mut self, requests: &[Request]) {
+        for request in requests {
+            let _ = self.put(request);
+        }
+    }
+
+    fn ask<'m>(&mut self, key: u64, request: impl Into<Outgoing<'m>>) {
+        if let Err(refusal) = self.put(request) {
+            self.settle(key, Err(Error::Refused(Box::new(refusal))));
         }
     }
 
@@ -195,7 +256,7 @@ impl Driver {
             && let Request::Result { run, .. } = request
         {
             // A result that cannot be sent is a failure, so that the run has its one outcome.
-            let _ = self.put(&Request::Failed { run: *run, error: refusal });
+            let _ = self.put(&Request::Failed { run: *run, error: Box::new(refusal) });
         }
     }
 
@@ -206,11 +267,11 @@ impl Driver {
     }
 
     /// Adds a request to what goes out next.
-    fn put(&mut self, request: &Request) -> Result<(), Refusal> {
+    fn put<'m>(&mut self, request: impl Into<Outgoing<'m>>) -> Result<(), Refusal> {
         match self.batch.push(request).map_err(|fault| fault.refusal())? {
             Pushed::Alone(message) => {
                 self.close_batch();
-                self.waiting.push_back(message);
+                self.wait(message, false);
             }
             Pushed::Joined if self.batch.bytes() >= COALESCE_BYTES => self.close_batch(),
             Pushed::Joined => {}
@@ -220,25 +281,36 @@ impl Driver {
 
     fn close_batch(&mut self) {
         if let Some(body) = self.batch.finish() {
-            self.waiting.push_back(envelope::Message { body, frames: Frames::new() });
+            self.wait(envelope::Message { body, frames: Frames::new() }, false);
         }
+    }
+
+    fn wait(&mut self, message: envelope::Message, events: bool) {
+        let events = if events { message.body.len() } else { 0 };
+        self.waiting.push_back(Waiting { message, events });
     }
 
     /// Sends what waits, as far as ZeroMQ has room.
     fn flush(&mut self) {
         self.close_batch();
-        while let Some(message) = self.waiting.front() {
-            match send(self.watched.socket(), message) {
-                Ok(()) => drop(self.waiting.pop_front()),
-                Err(_) => return,
+        let mut events = 0;
+        while let Some(first) = self.waiting.front() {
+            if send(self.watched.socket(), &first.message).is_err() {
+                break;
             }
+            events += first.events;
+            self.waiting.pop_front();
         }
+        self.lane.sent(events);
     }
 
-    /// Reads until nothing is left, which is also what makes the descriptor tell of more.
+    /// Reads what is there; see [`Driver::is_ready`] for what is left.
     fn receive(&mut self) {
         let mut message = Message::new();
-        while self.watched.socket().recv(&mut message, DONTWAIT).is_ok() {
+        for _ in 0..MESSAGES_AT_ONCE {
+            if self.watched.socket().recv(&mut message, DONTWAIT).is_err() {
+                break;
+            }
             let body = std::mem::replace(&mut message, Message::new());
             let mut more = body.get_more();
             if !more && &*body == LOST {
@@ -266,10 +338,13 @@ impl Driver {
 
     fn message(&mut self, body: &Bytes, frames: Frames) {
         let mut replies = Vec::new();
-        let limits = self.limits.clone();
-        let _ = envelope::decode_reply(body, frames, &limits, &mut |item| {
-            replies.extend(item.result);
+        let routes = &mut self.routes;
+        let _ = envelope::decode_reply(body, frames, &self.limits, &mut |item| match item.result {
+            // Straight to where they go: of nothing else there is as much.
+            Ok(Reply::Event(delivery)) => routes.take(delivery),
+            other => replies.extend(other),
         });
+        routes.flush();
         for reply in replies {
             self.reply(reply);
         }
@@ -278,25 +353,43 @@ impl Driver {
     fn reply(&mut self, reply: Reply) {
         match reply {
             Reply::Run(run) => self.run_one(run),
-            Reply::Result { id, body, .. } => self.answer(&id, Ok(Answer::Body(body))),
-            Reply::Error { id: Some(id), error, .. } => {
-                self.answer(&id, Err(Error::Refused(Box::new(error))));
+            Reply::Result { id, body, .. } => self.answer(&id, Ok(Answer::Body(*body))),
+            Reply::Error { id: Some(id), error, .. } if id == UNCONFIRMED => {
+                self.untold += 1;
+                self.lane.refused.fetch_add(1, Ordering::Relaxed);
+                self.last_refusal = Some(*error);
             }
-            Reply::Error { id: None, op, error, .. } => self.refused(op.as_deref(), error),
+            Reply::Error { id: Some(id), error, .. } => {
+                if !Routes::refused(&id, &error) {
+                    self.answer(&id, Err(Error::Refused(error)));
+                }
+            }
+            Reply::Error { id: None, op, error, .. } => self.refused(op.as_deref(), *error),
             Reply::Graph(reply) => self.graph(*reply),
             Reply::Progress(progress) => self.progress(*progress),
             Reply::Welcome { id: Some(id), about } => self.answer(&id, Ok(Answer::Welcome(about))),
             Reply::Pong { id: Some(id) } => self.answer(&id, Ok(Answer::Done)),
             Reply::Cancel { run } => self.cancel(run),
             Reply::Bye { .. } => self.bye(),
-            Reply::Welcome { .. } | Reply::Pong { .. } | Reply::Offered { .. } => {}
+            Reply::Published { id, message } => self.answer(&id, Ok(Answer::Published(message))),
+            Reply::Subscribed { id: Some(id), epoch, patterns, .. } => {
+                let (complete, again) = self.routes.subscribed(&id, epoch, patterns);
+                if let Some(key) = complete {
+                    self.settle(key, Ok(Answer::Done));
+                }
+                self.say(&again);
+            }
+            Reply::Event(delivery) => self.routes.take(delivery),
+            Reply::Welcome { .. }
+            | Reply::Pong { .. }
+            | Reply::Offered { .. }
+            | Reply::Subscribed { .. } => {}
         }
     }
 
     fn answer(&mut self, id: &str, answer: Result<Answer, Error>) {
-        let pending = id.parse().ok().and_then(|key: u64| self.pending.remove(&key));
-        if let Some(pending) = pending {
-            let _ = pending.reply.send(answer);
+        if let Ok(key) = id.parse() {
+            self.settle(key, answer);
         }
     }
 
@@ -338,6 +431,8 @@ impl Driver {
                 Error::refused(Code::OutcomeUnknown, "the connection to the broker was lost");
             let _ = pending.reply.send(Err(lost));
         }
+        let probe = self.routes.lost();
+        self.say(probe.as_slice());
         if let Some(serving) = &mut self.serving {
             // The broker has counted these runs as lost: their results would come too late.
             serving.in_hand.drain().for_each(|(_, task)| task.abort());
@@ -349,6 +444,7 @@ impl Driver {
 
     fn sweep(&mut self) {
         let now = Instant::now();
+        self.swept = now;
         let late: Vec<u64> =
             self.pending.iter().filter(|(_, p)| p.due <= now).map(|(&key, _)| key).collect();
         for key in late {
@@ -356,6 +452,12 @@ impl Driver {
                 let late = Error::refused(Code::Timeout, "the broker did not answer in time");
                 let _ = pending.reply.send(Err(late));
             }
+        }
+        let probe = self.routes.refresh(now);
+        self.say(probe.as_slice());
+        if let Some(refusal) = self.last_refusal.take() {
+            let count = std::mem::take(&mut self.untold);
+            log::warn!("{count} events were not taken; the last: {refusal}");
         }
         if self.serving.as_ref().is_some_and(|serving| !serving.leaving)
             && now.duration_since(self.offered) >= REFRESH
@@ -375,7 +477,7 @@ impl Driver {
     fn offer(&mut self) {
         self.offered = Instant::now();
         if let Some(serving) = &self.serving {
-            let offer = serving.offer.clone();
+            let offer = Box::new(serving.offer.clone());
             let _ = self.put(&Request::Offer(offer));
         }
     }
@@ -429,7 +531,7 @@ impl Driver {
             }
             None => {
                 let message = format!("this worker does not offer {}", run.fun);
-                let error = Refusal::by_worker(None, &message, false);
+                let error = Box::new(Refusal::by_worker(None, &message, false));
                 self.answers.push(Request::Failed { run: run.id, error });
             }
         }
@@ -463,8 +565,8 @@ impl Drop for AnswerOnce {
 
 fn outcome_of(run: RunId, outcome: Outcome) -> Request {
     match outcome {
-        Ok(body) => Request::Result { run, body },
-        Err(error) => Request::Failed { run, error },
+        Ok(body) => Request::Result { run, body: Box::new(body) },
+        Err(error) => Request::Failed { run, error: Box::new(error) },
     }
 }
 

@@ -1,4 +1,4 @@
-//! The Rust client: calls and graphs as futures, many in flight on one connection.
+//! The Rust client: calls, graphs and events as futures, many in flight on one connection.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), mpreg_sockets::client::Error> {
@@ -18,22 +18,27 @@ mod body;
 mod connection;
 mod driver;
 mod graph;
+mod routes;
+#[cfg(test)]
+mod tests;
+mod topics;
 mod worker;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mpreg_patterns::base::{Code, Refusal, RunId};
+use mpreg_patterns::base::{Code, Limits, Refusal, RunId};
 use mpreg_patterns::ops::{Call, GraphPart, GraphReply, Hello, ProgressReply, Request};
 use mpreg_patterns::values::{Body, Value};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use tokio::sync::mpsc;
 
 pub use body::{ReadBody, args_of};
 use connection::{Answer, Lane};
 pub use graph::{GraphBuilder, Step};
+pub use topics::{Event, PublishBuilder, Replay, SubscribeBuilder, Subscription};
 pub use worker::{Job, Worker};
 
 /// How long [`Client::connect`] waits for a broker to answer.
@@ -84,6 +89,25 @@ impl Error {
 pub struct Client {
     lane: Arc<Lane>,
     welcome: Arc<Value>,
+    /// The largest window the broker allows a connection.
+    credit: u32,
+}
+
+/// What the client has to know of what the broker says about itself.
+#[derive(Deserialize)]
+struct About {
+    limits: AboutLimits,
+}
+
+#[derive(Deserialize)]
+struct AboutLimits {
+    credit: u32,
+}
+
+/// The largest window that a `welcome` allows.
+fn credit_of(about: &Value) -> u32 {
+    let about = serde_json::from_slice::<About>(&about.bytes);
+    about.map_or_else(|_| Limits::default().credit, |about| about.limits.credit)
 }
 
 impl Client {
@@ -104,7 +128,10 @@ impl Client {
         let asked =
             connection::ask(&lane, patience, |id| Request::Hello(Hello { id: Some(id), ..hello }));
         match asked.await {
-            Ok(Answer::Welcome(about)) => Ok(Self { lane, welcome: Arc::new(about) }),
+            Ok(Answer::Welcome(about)) => {
+                let credit = credit_of(&about);
+                Ok(Self { lane, welcome: Arc::new(about), credit })
+            }
             Ok(_) | Err(Error::Closed) => Err(Error::NoBroker { address: address.into() }),
             Err(Error::Refused(refusal)) if refusal.is(Code::Timeout) => {
                 lane.close();
@@ -122,7 +149,7 @@ impl Client {
 
     /// A call of one function; see [`CallBuilder`].
     pub fn call(&self, fun: &str) -> CallBuilder {
-        let call = Call { fun: SmolStr::new(fun), ..Call::default() };
+        let call = Box::new(Call { fun: SmolStr::new(fun), ..Call::default() });
         CallBuilder { lane: self.lane.clone(), call, progress: None, fault: None }
     }
 
@@ -155,7 +182,7 @@ impl Client {
 #[must_use = "a call does nothing until it is sent"]
 pub struct CallBuilder {
     lane: Arc<Lane>,
-    call: Call,
+    call: Box<Call>,
     progress: Option<mpsc::UnboundedSender<ProgressReply>>,
     fault: Option<Error>,
 }

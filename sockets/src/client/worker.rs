@@ -18,12 +18,11 @@
 //! The offer is repeated, so a broker that restarts knows its workers again. A run that is
 //! cancelled, or whose deadline passes, has its task aborted.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use mpreg_patterns::base::{Code, Refusal, RunId};
+use mpreg_patterns::base::{Code, Map, Refusal};
 use mpreg_patterns::ops::{Function, Offer, Request, Run};
 use mpreg_patterns::values::{Body, Value};
 use serde::Serialize;
@@ -86,7 +85,7 @@ impl Job {
 pub struct Worker {
     offer: Offer,
     name: Option<SmolStr>,
-    handlers: HashMap<SmolStr, Handler>,
+    handlers: Map<SmolStr, Handler>,
 }
 
 impl std::fmt::Debug for Worker {
@@ -193,7 +192,7 @@ impl Worker {
             offer: self.offer,
             name: self.name,
             handlers: self.handlers,
-            in_hand: HashMap::<RunId, tokio::task::AbortHandle>::new(),
+            in_hand: Map::default(),
             leaving: false,
             ended: Some(ended),
         }));

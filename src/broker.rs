@@ -6,11 +6,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mpreg_patterns::node::{About, Node};
+use mpreg_sockets::publish::PublishSocket;
 use mpreg_sockets::router::Router;
+use mpreg_sockets::subscribe::SubscribeSocket;
 use serde_json::{Value as Json, json};
 use smol_str::SmolStr;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Bind, Config, ConfigError};
 use crate::core::{Control, Core};
 
 /// How long after its drain time a broker that was told to stop is waited for.
@@ -76,8 +78,8 @@ impl Broker {
         config.check()?;
         let node = node_name(config)?;
         let context = zmq::Context::new();
-        let door = bind(&context, "door", &config.endpoint()?.door())?;
-        let endpoints = json!({ "door": door.endpoint() });
+        let sockets = Sockets::bind(&context, &config.endpoint()?)?;
+        let endpoints = sockets.endpoints();
         let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let about = About {
             node: SmolStr::new(&node),
@@ -86,11 +88,12 @@ impl Broker {
             endpoints: endpoints.clone(),
         };
         let limits = config.limits.apply();
-        let broker = Node::new(about, limits.clone(), seed());
+        let retain = config.topics.retain()?;
+        let broker = Node::new(about, limits.clone(), &retain, seed());
         let system = |error: zmq::Error| StartError::System(error.to_string());
         let (control, waker) = Control::new(&context).map_err(system)?;
         let drain = Duration::from_millis(config.drain_ms);
-        let core = Core::new(door, waker, control.clone(), broker, limits, drain);
+        let core = Core::new(sockets, waker, control.clone(), broker, limits, drain);
         let thread = std::thread::Builder::new()
             .name("mpreg-core".into())
             .spawn(move || core.run())
@@ -147,12 +150,39 @@ impl Drop for Broker {
     }
 }
 
-fn bind(
-    context: &zmq::Context,
+/// Every endpoint, bound.
+pub(crate) struct Sockets {
+    pub(crate) door: Router,
+    pub(crate) publish: PublishSocket,
+    pub(crate) subscribe: SubscribeSocket,
+}
+
+impl Sockets {
+    fn bind(context: &zmq::Context, at: &Bind) -> Result<Self, StartError> {
+        Ok(Self {
+            door: bind("door", at, |address| Router::bind(context, address))?,
+            publish: bind("publish", at, |address| PublishSocket::bind(context, address))?,
+            subscribe: bind("subscribe", at, |address| SubscribeSocket::bind(context, address))?,
+        })
+    }
+
+    /// Name and address of each.
+    fn endpoints(&self) -> Json {
+        json!({
+            "door": self.door.endpoint(),
+            "publish": self.publish.endpoint(),
+            "subscribe": self.subscribe.endpoint(),
+        })
+    }
+}
+
+fn bind<S>(
     endpoint: &'static str,
-    address: &str,
-) -> Result<Router, StartError> {
-    Router::bind(context, address).map_err(|why| {
+    at: &Bind,
+    make: impl FnOnce(&str) -> Result<S, zmq::Error>,
+) -> Result<S, StartError> {
+    let address = at.address(endpoint);
+    make(&address).map_err(|why| {
         let hint = match why {
             zmq::Error::EADDRINUSE => {
                 "; another program has it: stop that, or choose another --port (0 lets the system)"
@@ -160,7 +190,7 @@ fn bind(
             zmq::Error::EACCES => "; it needs rights you do not have: choose a port above 1023",
             _ => "",
         };
-        StartError::Bind { endpoint, address: address.to_owned(), why, hint }
+        StartError::Bind { endpoint, address: address.clone(), why, hint }
     })
 }
 

@@ -4,7 +4,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use mpreg_patterns::base::Limits;
+use mpreg_patterns::names::Pattern;
+use mpreg_patterns::topics::Retain;
 use serde::Deserialize;
+
+/// Logs that one broker keeps at most: every event is looked up once for all of them.
+const RETAIN_RULES: usize = 64;
+/// The endpoints, in the order of their ports.
+const ENDPOINTS: [&str; 3] = ["door", "publish", "subscribe"];
 
 /// Port of the door unless another is asked for.
 pub const DEFAULT_PORT: u16 = 7400;
@@ -25,8 +32,65 @@ pub struct Config {
     pub node: Option<String>,
     /// How long a broker that was told to stop waits for what is in flight, milliseconds.
     pub drain_ms: u64,
+    /// What is kept of topics.
+    pub topics: TopicsConfig,
     /// Bounds that differ from their defaults.
     pub limits: LimitsConfig,
+}
+
+/// The `[topics]` table.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct TopicsConfig {
+    /// Rules, each with a log of its own: `[[topics.retain]]`.
+    pub retain: Vec<RetainConfig>,
+}
+
+/// One rule: keep the events of a pattern.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct RetainConfig {
+    /// Of which topics.
+    pub pattern: String,
+    /// How long, milliseconds.
+    #[serde(default = "RetainConfig::max_age_ms")]
+    pub max_age_ms: u64,
+    /// How many.
+    #[serde(default = "RetainConfig::max_count")]
+    pub max_count: usize,
+    /// How much, bytes.
+    #[serde(default = "RetainConfig::max_bytes")]
+    pub max_bytes: usize,
+}
+
+impl RetainConfig {
+    const fn max_age_ms() -> u64 {
+        24 * 3_600 * 1_000
+    }
+
+    const fn max_count() -> usize {
+        100_000
+    }
+
+    const fn max_bytes() -> usize {
+        64 << 20
+    }
+}
+
+impl TopicsConfig {
+    /// The rules, their patterns read.
+    pub fn retain(&self) -> Result<Vec<Retain>, ConfigError> {
+        let wrong = |why: String| ConfigError::Value { key: "topics.retain", why };
+        if self.retain.len() > RETAIN_RULES {
+            return Err(wrong(format!("takes {RETAIN_RULES} rules at most")));
+        }
+        let read = |rule: &RetainConfig| {
+            let &RetainConfig { max_age_ms, max_count, max_bytes, .. } = rule;
+            let pattern = Pattern::parse(&rule.pattern).map_err(|no| wrong(no.message.into()))?;
+            Ok(Retain { pattern, max_age_ms, max_count, max_bytes })
+        };
+        self.retain.iter().map(read).collect()
+    }
 }
 
 impl Default for Config {
@@ -38,6 +102,7 @@ impl Default for Config {
             insecure: false,
             node: None,
             drain_ms: 10_000,
+            topics: TopicsConfig::default(),
             limits: LimitsConfig::default(),
         }
     }
@@ -76,6 +141,10 @@ limits! {
     credit: u32,
     /// Functions in one offer.
     functions_per_offer: usize,
+    /// Patterns one connection may hold.
+    patterns_per_peer: usize,
+    /// Patterns in the whole broker.
+    patterns: usize,
     /// Steps in one graph.
     steps: usize,
     /// Bytes of graphs one connection may have in the broker.
@@ -131,13 +200,14 @@ pub enum Bind {
 }
 
 impl Bind {
-    /// The address to give to ZeroMQ for the door.
+    /// The address to give to ZeroMQ for an endpoint: `door`, `publish` or `subscribe`.
     #[must_use]
-    pub fn door(&self) -> String {
+    pub fn address(&self, endpoint: &str) -> String {
+        let place = ENDPOINTS.iter().position(|name| *name == endpoint).unwrap_or_default();
         match self {
             Self::Tcp(ip, 0) => format!("tcp://{}:*", host(*ip)),
-            Self::Tcp(ip, port) => format!("tcp://{}:{port}", host(*ip)),
-            Self::Ipc(path) => format!("ipc://{}.door", path.display()),
+            Self::Tcp(ip, port) => format!("tcp://{}:{}", host(*ip), usize::from(*port) + place),
+            Self::Ipc(path) => format!("ipc://{}.{endpoint}", path.display()),
         }
     }
 }
@@ -172,6 +242,12 @@ impl Config {
         if let Some(key) = self.limits.zero() {
             return Err(ConfigError::Value { key, why: "must be above 0".into() });
         }
+        let last = usize::from(self.port) + ENDPOINTS.len() - 1;
+        if last > usize::from(u16::MAX) {
+            let why = format!("the last endpoint would be at port {last}");
+            return Err(ConfigError::Value { key: "port", why });
+        }
+        self.topics.retain()?;
         self.endpoint().map(|_| ())
     }
 
@@ -228,6 +304,9 @@ mod tests {
     #[case::unknown_limit("[limits]\nspeed = 1", "unknown field `speed`")]
     #[case::wrong_type("port = \"x\"", "invalid type")]
     #[case::zero_limit("[limits]\ncalls = 0", "calls: must be above 0")]
+    #[case::last_port("port = 65534", "the last endpoint would be at port 65536")]
+    #[case::retain("[[topics.retain]]\npattern = \"a..b\"", "`a..b` is no pattern")]
+    #[case::retain_key("[[topics.retain]]\nfor = 1", "unknown field `for`")]
     #[case::foreign_bind("bind = \"0.0.0.0\"", "add --insecure")]
     #[case::no_address("bind = \"home\"", "neither an IP address nor ipc:///path")]
     fn refused(#[case] text: &str, #[case] message: &str) {
@@ -242,7 +321,14 @@ mod tests {
     #[case("bind = \"0.0.0.0\"\ninsecure = true", "tcp://0.0.0.0:7400")]
     #[case("bind = \"ipc:///run/m\"", "ipc:///run/m.door")]
     fn door(#[case] text: &str, #[case] address: &str) {
-        assert_eq!(parse(text).unwrap().endpoint().unwrap().door(), address);
+        assert_eq!(parse(text).unwrap().endpoint().unwrap().address("door"), address);
+    }
+
+    #[rstest]
+    #[case("", "tcp://127.0.0.1:7402")]
+    #[case("bind = \"ipc:///run/m\"", "ipc:///run/m.subscribe")]
+    fn subscribe(#[case] text: &str, #[case] address: &str) {
+        assert_eq!(parse(text).unwrap().endpoint().unwrap().address("subscribe"), address);
     }
 
     #[test]

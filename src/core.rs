@@ -1,7 +1,9 @@
 //! The thread that owns the sockets and the rules: poll, read, decide, write, sleep.
 
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+mod control;
+mod topics;
+
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mpreg_patterns::base::limits::COALESCE_BYTES;
@@ -10,11 +12,16 @@ use mpreg_patterns::node::{self, Node, error_reply};
 use mpreg_patterns::ops::{Reply, Request};
 use mpreg_patterns::outbox::{self, Outbox};
 use mpreg_sockets::envelope;
+use mpreg_sockets::publish::PublishSocket;
 use mpreg_sockets::router::{Incoming, Prefix, Router, Sent};
 use mpreg_sockets::session::{Parcel, Refused, Session};
+use mpreg_sockets::subscribe::SubscribeSocket;
 use serde_json::json;
 
-use crate::broker::seed;
+use crate::broker::{Sockets, seed};
+
+pub(crate) use control::Control;
+use control::{DRAIN, RUN};
 
 /// Messages read before anything is answered: bounds both latency and memory of a turn.
 const MESSAGES_PER_TURN: usize = 1_024;
@@ -22,49 +29,6 @@ const MESSAGES_PER_TURN: usize = 1_024;
 const BYTES_PER_TURN: u64 = 1 << 20;
 /// How often peers are looked after and gauges refreshed.
 const SWEEP: Duration = Duration::from_secs(1);
-
-const RUN: u8 = 0;
-const DRAIN: u8 = 1;
-const END: u8 = 2;
-
-/// How other threads tell the core what to do.
-pub(crate) struct Control {
-    state: AtomicU8,
-    bell: Mutex<zmq::Socket>,
-}
-
-impl std::fmt::Debug for Control {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Control").field("state", &self.state).finish_non_exhaustive()
-    }
-}
-
-impl Control {
-    /// The handle, and the socket on which the core hears it.
-    pub(crate) fn new(context: &zmq::Context) -> Result<(Arc<Self>, zmq::Socket), zmq::Error> {
-        let (bell, ear) = (context.socket(zmq::PAIR)?, context.socket(zmq::PAIR)?);
-        bell.set_linger(0)?;
-        ear.set_linger(0)?;
-        ear.bind("inproc://control")?;
-        bell.connect("inproc://control")?;
-        Ok((Arc::new(Self { state: AtomicU8::new(RUN), bell: Mutex::new(bell) }), ear))
-    }
-
-    pub(crate) fn drain(&self) {
-        self.tell(DRAIN);
-    }
-
-    pub(crate) fn end(&self) {
-        self.tell(END);
-    }
-
-    fn tell(&self, state: u8) {
-        self.state.fetch_max(state, Ordering::AcqRel);
-        let bell = self.bell.lock().unwrap_or_else(PoisonError::into_inner);
-        // The ear may be full of rings or gone: either way the core will see the state.
-        let _ = bell.send("", zmq::DONTWAIT);
-    }
-}
 
 struct Peer {
     id: PeerId,
@@ -81,6 +45,12 @@ struct Traffic {
     bad_messages: u64,
     replies_dropped: u64,
     peers_refused: u64,
+    /// Messages from PUB sockets, those that were refused included.
+    published_in: u64,
+    /// Messages to SUB sockets, one for each text somebody holds.
+    broadcasts_out: u64,
+    /// Those that were not sent, since too much waits already.
+    broadcasts_dropped: u64,
 }
 
 /// Everything the core's thread owns.
@@ -102,12 +72,14 @@ pub(crate) struct Core {
     drain: Duration,
     routing_id: zmq::Message,
     router: Router,
+    publish: PublishSocket,
+    subscribe: SubscribeSocket,
     ear: zmq::Socket,
 }
 
 impl Core {
     pub(crate) fn new(
-        router: Router,
+        sockets: Sockets,
         ear: zmq::Socket,
         control: Arc<Control>,
         node: Node,
@@ -131,7 +103,9 @@ impl Core {
             control,
             drain,
             routing_id: zmq::Message::new(),
-            router,
+            router: sockets.door,
+            publish: sockets.publish,
+            subscribe: sockets.subscribe,
             ear,
         }
     }
@@ -147,10 +121,12 @@ impl Core {
         let mut drain_until = None;
         loop {
             let now = self.now();
-            let more = self.read(now);
+            let mut more = self.read(now);
+            more |= self.read_publishers(now);
+            more |= self.read_subscribers(now);
             self.tick(now);
             self.write(now);
-            match self.control.state.load(Ordering::Acquire) {
+            match self.control.state() {
                 RUN => {}
                 DRAIN => {
                     let until = *drain_until.get_or_insert_with(|| Instant::now() + self.drain);
@@ -314,7 +290,7 @@ impl Core {
                 peer.session.unreadable();
                 peer.session.speak(before.0, before.1);
                 self.unreadable(now, id, body, &refusal);
-                self.out.push(node::Output { to: id, reply: error_reply(None, None, refusal) });
+                self.answer(id, error_reply(None, None, refusal));
             }
         }
         self.encode(now);
@@ -335,7 +311,7 @@ impl Core {
         for run in found.runs.into_iter().chain(only) {
             let message = format!("the worker's answer could not be read: {refusal}");
             let error = Refusal::by_worker(Some(code), &message, false);
-            let request = Request::Failed { run, error };
+            let request = Request::Failed { run, error: Box::new(error) };
             self.node.handle(now, node::Input::Request { peer: id, request }, &mut self.out);
         }
     }
@@ -354,11 +330,11 @@ impl Core {
                 self.traffic.bad_messages += 1;
                 if let Some((run, error)) = run {
                     // The run will get no other outcome than this failure to tell it.
-                    let request = Request::Failed { run, error };
+                    let request = Request::Failed { run, error: Box::new(error) };
                     let input = node::Input::Request { peer: id, request };
                     self.node.handle(now, input, &mut self.out);
                 }
-                self.out.push(node::Output { to: id, reply });
+                self.answer(id, reply);
             }
         }
     }
@@ -367,8 +343,11 @@ impl Core {
     fn encode(&mut self, now: Time) {
         while !self.out.is_empty() {
             let mut out = std::mem::take(&mut self.out);
-            for node::Output { to, reply } in out.items() {
-                self.encode_one(now, *to, reply);
+            for output in out.items() {
+                match output {
+                    node::Output::Send { to, reply } => self.encode_one(now, *to, reply),
+                    node::Output::Broadcast(event) => self.broadcast(event),
+                }
             }
             out.clear();
             if self.out.is_empty() {
@@ -385,6 +364,12 @@ impl Core {
             }
             return;
         };
+        if let Reply::Event(delivery) = reply
+            && self.outbox.bytes(to) > self.limits.outbox_bytes / 2
+        {
+            // The other half is for what answers the peer.
+            return self.undelivered(now, to, delivery);
+        }
         if let Err(refusal) = peer.session.push(reply) {
             return self.unencodable(now, to, reply, refusal);
         }
@@ -403,9 +388,17 @@ impl Core {
             Reply::Run(run) => return self.unsent(now, run.id, Some(refusal)),
             Reply::Result { id, .. } => (Some(id.clone()), Some("call")),
             Reply::Graph(graph) => (Some(graph.id.clone()), Some("graph")),
+            Reply::Event(delivery) => {
+                self.undelivered(now, to, delivery);
+                (None, Some("event"))
+            }
             _ => (None, None),
         };
-        self.out.push(node::Output { to, reply: error_reply(id, op, refusal) });
+        self.answer(to, error_reply(id, op, refusal));
+    }
+
+    fn answer(&mut self, to: PeerId, reply: Reply) {
+        self.out.push(node::Output::Send { to, reply });
     }
 
     fn unsent(&mut self, now: Time, run: RunId, refusal: Option<Refusal>) {
@@ -474,11 +467,15 @@ impl Core {
                 self.traffic.messages_out += 1;
                 if self.outbox.is_stalled(id) {
                     self.outbox.handle(now, outbox::Input::Sent { peer: id }, &mut self.outbox_out);
+                    if !self.outbox.is_stalled(id) {
+                        self.node.handle(now, node::Input::Flows { peer: id }, &mut self.out);
+                    }
                 }
             }
             Ok(Sent::Blocked) => {
                 let blocked = outbox::Input::Blocked { peer: id, parcel };
                 self.outbox.handle(now, blocked, &mut self.outbox_out);
+                self.node.handle(now, node::Input::Stalled { peer: id }, &mut self.out);
             }
             Ok(Sent::Unreachable) => {
                 peer.session.put_back(parcel);
@@ -561,9 +558,14 @@ impl Core {
         let wait_ns = due.map_or(u64::MAX, |due| due.saturating_sub(now_ns));
         // Rounded up: a wait that ends a moment early would only begin again.
         let wait_ms = wait_ns.div_ceil(1_000_000).min(sweep.as_millis() as u64 + 1);
-        let mut items = [self.router.poll_item(), self.ear.as_poll_item(zmq::POLLIN)];
+        let mut items = [
+            self.ear.as_poll_item(zmq::POLLIN),
+            self.router.poll_item(),
+            self.publish.poll_item(),
+            self.subscribe.poll_item(),
+        ];
         let _ = zmq::poll(&mut items, wait_ms as i64);
-        if items[1].is_readable() {
+        if items[0].is_readable() {
             let _ = self.ear.recv_bytes(zmq::DONTWAIT);
         }
     }

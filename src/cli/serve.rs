@@ -110,17 +110,21 @@ fn banner(broker: &Broker, config: &Config, format: Format) {
         Format::Table => {
             let door = broker.door();
             line(&format!("mpreg {} serving as {}", env!("CARGO_PKG_VERSION"), broker.node()));
+            let at = |name: &str| broker.endpoints()[name].as_str().unwrap_or_default().to_owned();
+            line(&format!("  door       {door}   connect a DEALER or REQ of any ZeroMQ binding"));
+            line(&format!("  publish    {}   connect a PUB", at("publish")));
             line(&format!(
-                "  door   {door}   ROUTER: connect a DEALER or REQ of any ZeroMQ binding"
+                "  subscribe  {}   connect a SUB; patterns with * and #",
+                at("subscribe")
             ));
-            line(&format!("  data   {data}"));
+            line(&format!("  data       {data}"));
             if config.insecure {
                 line("  nothing protects this broker: whoever reaches it may use it");
             }
             let at =
                 if door.ends_with(":7400") { String::new() } else { format!(" --broker {door}") };
-            line(&format!("  try    mpreg work upper --text{at} -- tr a-z A-Z"));
-            line(&format!("         mpreg call upper hello{at}"));
+            line(&format!("  try        mpreg work upper --text{at} -- tr a-z A-Z"));
+            line(&format!("             mpreg call upper hello{at}"));
         }
         Format::Quiet => {}
     }

@@ -1,0 +1,54 @@
+//! How other threads tell the core what to do.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Go on.
+pub(super) const RUN: u8 = 0;
+/// Finish what is in flight.
+pub(super) const DRAIN: u8 = 1;
+const END: u8 = 2;
+
+/// How other threads tell the core what to do.
+pub(crate) struct Control {
+    state: AtomicU8,
+    bell: Mutex<zmq::Socket>,
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl Control {
+    /// The handle, and the socket on which the core hears it.
+    pub(crate) fn new(context: &zmq::Context) -> Result<(Arc<Self>, zmq::Socket), zmq::Error> {
+        let (bell, ear) = (context.socket(zmq::PAIR)?, context.socket(zmq::PAIR)?);
+        bell.set_linger(0)?;
+        ear.set_linger(0)?;
+        ear.bind("inproc://control")?;
+        bell.connect("inproc://control")?;
+        Ok((Arc::new(Self { state: AtomicU8::new(RUN), bell: Mutex::new(bell) }), ear))
+    }
+
+    pub(crate) fn drain(&self) {
+        self.tell(DRAIN);
+    }
+
+    pub(crate) fn end(&self) {
+        self.tell(END);
+    }
+
+    /// What was told last.
+    pub(super) fn state(&self) -> u8 {
+        self.state.load(Ordering::Acquire)
+    }
+
+    fn tell(&self, state: u8) {
+        self.state.fetch_max(state, Ordering::AcqRel);
+        let bell = self.bell.lock().unwrap_or_else(PoisonError::into_inner);
+        // The ear may be full of rings or gone: either way the core will see the state.
+        let _ = bell.send("", zmq::DONTWAIT);
+    }
+}

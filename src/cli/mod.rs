@@ -7,6 +7,7 @@ mod graph;
 mod output;
 mod serve;
 mod show;
+mod topics;
 mod work;
 
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ use clap::{Args, Parser, Subcommand};
 
 use output::{Failure, Format};
 
-/// A message broker on ZeroMQ: calls and dependency graphs for workers in any ZeroMQ binding.
+/// A message broker on ZeroMQ: calls, dependency graphs and topics for any ZeroMQ binding.
 #[derive(Parser, Debug)]
 #[command(
     name = "mpreg",
@@ -65,6 +66,17 @@ enum Command {
         mpreg graph check pipeline.json --impact load\n         \
         mpreg graph dot pipeline.json | dot -Tsvg > pipeline.svg")]
     Graph(graph::Graph),
+    /// Publish an event
+    #[command(after_help = "Example: mpreg pub orders.eu.created '{\"n\":1}'\n         \
+        tail -f app.log | mpreg pub logs.app -")]
+    Pub(topics::Pub),
+    /// Print events as they come
+    #[command(after_help = "Example: mpreg sub 'orders.*.created' 'alarms.#'\n         \
+        mpreg sub 'orders.#' --replay last:10 --count 10 --output json")]
+    Sub(topics::Sub),
+    /// Which patterns are subscribed to, and what goes through them
+    #[command(after_help = "Example: mpreg topics --top 10")]
+    Topics(topics::Topics),
     /// What the broker is doing
     #[command(after_help = "Example: mpreg status --output json")]
     Status(Target),
@@ -90,6 +102,9 @@ pub fn main() -> ExitCode {
         Command::Work(work) => work.run(format),
         Command::Call(call) => call.run(format),
         Command::Graph(graph) => graph.run(format),
+        Command::Pub(event) => event.run(format),
+        Command::Sub(events) => events.run(format),
+        Command::Topics(topics) => topics.run(format),
         Command::Status(target) => show::status(&target, format),
         Command::Workers(target) => show::workers(&target, format),
         Command::Functions(target) => show::functions(&target, format),

@@ -88,6 +88,13 @@ pub(super) fn line(text: &str) {
     println!("{text}");
 }
 
+/// Prints a line where somebody may have stopped reading. False if so.
+pub(super) fn try_line(text: &str) -> bool {
+    use std::io::Write as _;
+    let mut to = std::io::stdout().lock();
+    writeln!(to, "{text}").and_then(|()| to.flush()).is_ok()
+}
+
 /// Prints rows under a heading, columns lined up.
 pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) {
     let width = |column: usize| {

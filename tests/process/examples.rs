@@ -20,6 +20,16 @@ fn hello_rpc() {
 }
 
 #[test]
+fn topics() {
+    let _turn = turn();
+    let ran = example("topics", &Broker::start());
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    let lines: Vec<&str> = text(&ran.stdout).lines().collect();
+    let expected = ["orders.eu.created: 20", "orders.eu.created: 500", "the first large one: 500"];
+    assert_eq!(lines, expected);
+}
+
+#[test]
 fn pipeline() {
     let _turn = turn();
     let ran = example("pipeline", &Broker::start());

@@ -13,8 +13,9 @@ use crate::role::Place;
 pub(crate) fn hub(data: PathBuf) -> Outcome<()> {
     let config = Config { port: 0, data: Some(data), ..Config::default() };
     let broker = Broker::start(&config)?;
-    let door = broker.door().to_owned();
-    say(&Place { clients: door.clone(), workers: door })?;
+    let endpoint = |name| broker.endpoints()[name].as_str().unwrap_or_default().to_owned();
+    let place = Place::door(broker.door().to_owned());
+    say(&Place { publish: endpoint("publish"), subscribe: endpoint("subscribe"), ..place })?;
     loop {
         std::thread::park();
     }

@@ -8,6 +8,7 @@
 mod baseline;
 mod broker;
 mod dealer;
+mod events;
 mod graph_tally;
 mod machine;
 mod peers;
@@ -47,6 +48,13 @@ enum Command {
     Rpc(Options),
     /// Dependency graphs: independent steps, a chain, a tree, a million steps.
     Graph(Options),
+    /// Events to one subscriber and to eight, beside both baselines.
+    #[command(mut_arg("in_flight", |arg| {
+        arg.default_value("4096").help("Events on their way to the slowest subscriber, at most")
+    }))]
+    Pubsub(Options),
+    /// The pattern index: memory, matches and pauses with millions of patterns.
+    Patterns(workloads::patterns::Options),
     /// One process of a measurement; started by the bench itself.
     #[command(hide = true)]
     Role {
@@ -59,6 +67,8 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Rpc(options) => workloads::rpc::run(&options).map(Some),
         Command::Graph(options) => workloads::graph::run(&options).map(Some),
+        Command::Pubsub(options) => workloads::pubsub::run(&options).map(Some),
+        Command::Patterns(options) => workloads::patterns::run(&options).map(Some),
         Command::Role { role } => role::play(&role).map(|()| None),
     };
     match done {

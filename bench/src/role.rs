@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::events::{self, EventKind};
 use crate::peers::{json, json_graph, rust, rust_graph};
 use crate::plan::Load;
 use crate::tally::Watch;
+use crate::workloads::patterns;
 use crate::workloads::shape::Task;
 use crate::{Outcome, baseline, broker, process};
 
@@ -23,6 +25,14 @@ pub(crate) enum Role {
     Client { kind: PeerKind, at: String, load: Load, watch: Watch },
     /// Sends graphs (or the calls they are compared with), and says what it saw.
     Grapher { kind: PeerKind, at: String, task: Task, watch: Watch },
+    /// Subscribes, `subscribers` times, tells how far it is, and says what it heard.
+    Listener { kind: EventKind, at: String, pattern: String, subscribers: usize, step: u64 },
+    /// Publishes, measures, and says what it saw.
+    Publisher { kind: EventKind, at: String, reports: String, load: Load, watch: Watch },
+    /// Holds patterns that no topic of the bench matches.
+    Holder { at: String, patterns: u64 },
+    /// Has an index of patterns, or what it is measured beside.
+    Patterns { part: patterns::Part },
 }
 
 /// The processes that can stand in the middle.
@@ -31,8 +41,12 @@ pub(crate) enum Role {
 pub(crate) enum HubKind {
     /// libzmq's `zmq_proxy` between ROUTER and DEALER.
     ZmqProxy,
+    /// libzmq's `zmq_proxy` between XSUB and XPUB.
+    ZmqEvents,
     /// A WebSocket server that routes JSON text, as the predecessor did.
     WebsocketRelay,
+    /// A WebSocket server that passes everything on to everybody.
+    WebsocketFanOut,
     /// mpreg.
     Broker,
 }
@@ -60,12 +74,21 @@ pub(crate) struct Place {
     pub(crate) clients: String,
     /// For workers.
     pub(crate) workers: String,
+    /// For publishers that need no library of ours.
+    pub(crate) publish: String,
+    /// For such subscribers.
+    pub(crate) subscribe: String,
 }
 
 impl Place {
     /// One address for all.
     pub(crate) fn door(address: String) -> Self {
-        Self { clients: address.clone(), workers: address }
+        Self::ends(address.clone(), address)
+    }
+
+    /// One address for who sends, another for who gets.
+    pub(crate) fn ends(front: String, back: String) -> Self {
+        Self { clients: front.clone(), workers: back.clone(), publish: front, subscribe: back }
     }
 }
 
@@ -78,7 +101,9 @@ pub(crate) fn play(role: &str) -> Outcome<()> {
     process::end_with_parent();
     match serde_json::from_str(role)? {
         Role::Hub { kind: HubKind::ZmqProxy, .. } => baseline::proxy::hub(),
+        Role::Hub { kind: HubKind::ZmqEvents, .. } => baseline::proxy::events_hub(),
         Role::Hub { kind: HubKind::WebsocketRelay, .. } => baseline::relay::hub(),
+        Role::Hub { kind: HubKind::WebsocketFanOut, .. } => baseline::fan_out::hub(),
         Role::Hub { kind: HubKind::Broker, data } => broker::hub(data),
         Role::Worker { kind, at, credit } => match kind {
             PeerKind::Frame => baseline::proxy::worker(&at),
@@ -99,5 +124,13 @@ pub(crate) fn play(role: &str) -> Outcome<()> {
             PeerKind::Rust => rust_graph::client(&at, task, watch),
             PeerKind::Frame | PeerKind::Websocket => Err("the baselines know no graphs".into()),
         }?),
+        Role::Listener { kind, at, pattern, subscribers, step } => {
+            events::ears::listen(kind, &at, &pattern, subscribers, step)
+        }
+        Role::Publisher { kind, at, reports, load, watch } => {
+            process::say(&events::publish(kind, (&at, &reports), load, watch)?)
+        }
+        Role::Holder { at, patterns } => events::holder::hold(&at, patterns),
+        Role::Patterns { part } => patterns::play(&part),
     }
 }

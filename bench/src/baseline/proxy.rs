@@ -1,5 +1,6 @@
 //! libzmq's own proxy: ROUTER in front, DEALER behind, no envelope at all. One frame goes in; the
-//! ROUTER puts the client's identity before it, and the worker sends both back.
+//! ROUTER puts the client's identity before it, and the worker sends both back. For events it
+//! stands between XSUB and XPUB, which passes on by the first bytes of the topic.
 //!
 //! It is the least a broker on ZeroMQ can do, in C++: it knows no names, no credit, no deaths.
 
@@ -17,7 +18,16 @@ pub(crate) fn hub() -> Outcome<()> {
     let context = Context::new();
     let (front, clients) = bind(&context, zmq::ROUTER)?;
     let (back, workers) = bind(&context, zmq::DEALER)?;
-    say(&Place { clients, workers })?;
+    say(&Place::ends(clients, workers))?;
+    Ok(zmq::proxy(&front, &back)?)
+}
+
+/// The proxy's process for events: PUBs in front, SUBs behind.
+pub(crate) fn events_hub() -> Outcome<()> {
+    let context = Context::new();
+    let (front, publish) = bind(&context, zmq::XSUB)?;
+    let (back, subscribe) = bind(&context, zmq::XPUB)?;
+    say(&Place::ends(publish, subscribe))?;
     Ok(zmq::proxy(&front, &back)?)
 }
 

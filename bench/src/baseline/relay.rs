@@ -22,10 +22,10 @@ use crate::Outcome;
 use crate::process::say;
 use crate::role::Place;
 
-type Peer = Sender<Message>;
+pub(super) type Peer = Sender<Message>;
 
 /// Messages that may wait for one peer: more than a bench can have in flight.
-const WAITING: usize = 1 << 17;
+pub(super) const WAITING: usize = 1 << 17;
 
 /// What peers send: `offer`, `call` or `result`.
 #[derive(Deserialize)]
@@ -81,7 +81,8 @@ async fn serve(stream: TcpStream, routes: Rc<RefCell<Routes>>) {
     read(reader, &peer, &routes).await;
 }
 
-async fn write(
+/// Writes all that waits before it flushes.
+pub(super) async fn write(
     mut sink: SplitSink<WebSocketStream<TcpStream>, Message>,
     mut waiting: Receiver<Message>,
 ) {

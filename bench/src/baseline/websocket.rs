@@ -16,20 +16,23 @@ use crate::process::say;
 use crate::role::Ready;
 use crate::tally::{Measure, Tally, Watch};
 
-type Socket = WebSocketStream<TcpStream>;
+/// A peer's end of a connection to a relay.
+pub(crate) type Socket = WebSocketStream<TcpStream>;
 
 /// The relay's answer to an offer.
 #[derive(Deserialize)]
 struct Offered {}
 
-async fn connect(at: &str) -> Outcome<Socket> {
+/// Connects to a relay.
+pub(crate) async fn connect(at: &str) -> Outcome<Socket> {
     let stream = TcpStream::connect(at).await?;
     stream.set_nodelay(true)?;
     let (socket, _) = tokio_tungstenite::client_async(format!("ws://{at}/"), stream).await?;
     Ok(socket)
 }
 
-fn block_on<T>(future: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+/// One thread, as our library's peers have it.
+pub(crate) fn block_on<T>(future: impl Future<Output = Outcome<T>>) -> Outcome<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
 }
 

@@ -1,6 +1,8 @@
 //! What is measured, and in which order.
 
 pub(crate) mod graph;
+pub(crate) mod patterns;
+pub(crate) mod pubsub;
 pub(crate) mod rpc;
 pub(crate) mod shape;
 pub(crate) mod stage;

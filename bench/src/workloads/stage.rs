@@ -13,7 +13,7 @@ use crate::role::{HubKind, PeerKind, Place, Ready, Role};
 use crate::tally::Watch;
 
 /// How long a process may take to be ready.
-const START: Duration = Duration::from_secs(15);
+pub(super) const START: Duration = Duration::from_secs(15);
 
 /// A hub and a worker that are ready for a client. Dropping it ends both, the worker first, so
 /// that it does not complain about the hub; the folder goes when nobody uses it any more.
@@ -57,10 +57,10 @@ impl Stage {
 }
 
 /// A folder for one hub, removed with all that is in it when dropped.
-struct Folder(PathBuf);
+pub(super) struct Folder(pub(super) PathBuf);
 
 impl Folder {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(env::temp_dir().join(format!("mpreg-bench-{}", process::id())))
     }
 }

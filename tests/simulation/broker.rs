@@ -45,7 +45,7 @@ impl Broker {
         let endpoints = serde_json::Value::Null;
         let about = About { node: "sim".into(), version: "0.1.0".into(), epoch, endpoints };
         Self {
-            node: Node::new(about, limits.clone(), seed),
+            node: Node::new(about, limits.clone(), &[], seed),
             outbox: Outbox::new(limits.outbox_bytes),
             epoch,
             connections: Vec::new(),
@@ -131,8 +131,8 @@ impl Broker {
     /// Puts what was decided where it waits for its peer.
     fn answers(&mut self, now: Time, check: &mut Checker) {
         while !self.out.is_empty() {
-            let outputs: Vec<Output> = self.out.drain().collect();
-            for Output { to, reply } in outputs {
+            let outputs: Vec<(PeerId, Reply)> = self.out.drain().filter_map(Output::sent).collect();
+            for (to, reply) in outputs {
                 let connection = self.connections.get_mut(to.slot as usize);
                 let connection = connection.and_then(Option::as_mut).filter(|c| c.id == to);
                 match (connection, &reply) {

@@ -107,7 +107,7 @@ impl Checker {
                 }
             }
             Request::Offer(offer) => {
-                let worker = Worker { offer: offer.clone(), leaving: false, stalled: false };
+                let worker = Worker { offer: (**offer).clone(), leaving: false, stalled: false };
                 self.workers.insert(peer, worker);
             }
             Request::Bye { .. } => {
@@ -143,12 +143,12 @@ impl Checker {
 
     /// Takes a run out of its worker's hand, if it is there.
     fn answered_by(&mut self, peer: PeerId, run: RunId) -> Option<&mut RunRecord> {
-        let record = self.runs.get_mut(&run.0)?;
+        let record = self.runs.get_mut(&{ run.0 })?;
         if record.peer != peer || !record.in_hand {
             return None;
         }
         record.in_hand = false;
-        self.in_hand.entry(peer).or_default().remove(&run.0);
+        self.in_hand.entry(peer).or_default().remove(&{ run.0 });
         Some(record)
     }
 
@@ -175,10 +175,10 @@ impl Checker {
 
     /// A run was not handed over and comes back.
     pub(crate) fn unsent(&mut self, run: RunId) {
-        let Some(record) = self.runs.get_mut(&run.0) else { return };
+        let Some(record) = self.runs.get_mut(&{ run.0 }) else { return };
         record.in_hand = false;
         let peer = record.peer;
-        self.in_hand.entry(peer).or_default().remove(&run.0);
+        self.in_hand.entry(peer).or_default().remove(&{ run.0 });
         self.unsent += 1;
         if let Some(worker) = self.workers.get_mut(&peer) {
             worker.stalled = true;
@@ -187,7 +187,7 @@ impl Checker {
 
     /// A run was handed over: from here on it may be running.
     pub(crate) fn sent(&mut self, run: RunId) {
-        let Some(record) = self.runs.get_mut(&run.0) else { return };
+        let Some(record) = self.runs.get_mut(&{ run.0 }) else { return };
         record.sent = true;
         let key = record.key.clone();
         let retried = self.plans.get(&key).is_some_and(|plan| plan.retries > 0);
@@ -233,7 +233,7 @@ impl Checker {
                 assert!(self.open.contains_key(&(to, told.id.to_string())), "{told:?} to nobody");
             }
             Reply::Cancel { run } => {
-                let record = self.runs.get_mut(&run.0).expect("a run that was handed out");
+                let record = self.runs.get_mut(&{ run.0 }).expect("a run that was handed out");
                 assert!(record.in_hand && record.peer == to, "{} is not there", record.key);
                 assert!(!record.stopped, "{} was stopped twice", record.key);
                 record.stopped = true;

@@ -274,10 +274,11 @@ impl Worker {
         self.ran += 1;
         if hand.cancelled || !self.settled && one_in(&mut self.rng, 8) {
             let retry = one_in(&mut self.rng, 2);
-            return Request::Failed { run, error: Refusal::by_worker(None, "it broke", retry) };
+            let error = Refusal::by_worker(None, "it broke", retry);
+            return Request::Failed { run, error: Box::new(error) };
         }
         let value = format!("\"{}#{}.{}\"", hand.key, self.index, self.serial);
-        Request::Result { run, body: Body::plain(Value::json(value)) }
+        Request::Result { run, body: Box::new(Body::plain(Value::json(value))) }
     }
 
     fn speak(&mut self, now_ns: u64, said: &mut Vec<Request>) {
@@ -292,7 +293,7 @@ impl Worker {
         if one_in(&mut self.rng, 3) {
             said.push(Request::Hello(Hello::default()));
         }
-        said.push(Request::Offer(self.offer.clone()));
+        said.push(Request::Offer(Box::new(self.offer.clone())));
     }
 
     /// What it hears, and what it says to that at once.
@@ -312,7 +313,7 @@ impl Worker {
             }
             Reply::Cancel { run } => {
                 let heeds = !one_in(&mut self.rng, 3);
-                if let Some(hand) = self.hands.get_mut(&run.0).filter(|_| heeds) {
+                if let Some(hand) = self.hands.get_mut(&{ run.0 }).filter(|_| heeds) {
                     (hand.due_ns, hand.cancelled) = (now_ns + MS, true);
                 }
                 None

@@ -337,7 +337,7 @@ impl World {
     /// Some peer answers a run that may not be its own.
     fn forge(&mut self, run: RunId) {
         let forger = self.links.rng.below(self.links.peers.len());
-        let body = Body::plain(Value::json("\"forged\""));
+        let body = Box::new(Body::plain(Value::json("\"forged\"")));
         if matches!(self.links.peers[forger].role, Role::Worker(Worker { .. })) {
             self.say(forger, [Request::Result { run, body }]);
         }

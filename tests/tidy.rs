@@ -8,10 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The systems of `patterns`, which do not know each other.
-const SYSTEMS: &[&str] = &["rpc", "graph"];
+const SYSTEMS: &[&str] = &["rpc", "graph", "topics"];
 /// What `patterns` may stand on: no IO, no threads, no clock.
 const PURE: &[&str] = &[
     "bytes",
+    "cel",
     "foldhash",
     "hashbrown",
     "memchr",

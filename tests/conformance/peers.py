@@ -3,6 +3,9 @@ import itertools
 import json
 import os
 import pathlib
+import random
+import resource
+import socket
 import subprocess
 import tempfile
 import threading
@@ -15,6 +18,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PATIENCE = 10.0
 CONTEXT = zmq.Context()
 NUMBERS = itertools.count(1)
+
+
+# A few tests hold thousands of connections, and so does the broker they start.
+resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
 
 
 def program():
@@ -47,7 +54,8 @@ class Packed:
 
 
 class Broker:
-    """A broker process, killed by its id."""
+    """A broker process, killed by its id. Every endpoint has a port the system picks, unless
+    `port` is that of the first."""
 
     def __init__(self, *arguments, port=0):
         self.data = tempfile.TemporaryDirectory()
@@ -57,7 +65,9 @@ class Broker:
             command, stdout=subprocess.PIPE, env={**os.environ, "RUST_LOG": "warn"}
         )
         self.banner = json.loads(self.process.stdout.readline())
-        self.door = self.banner["endpoints"]["door"]
+        endpoints = self.banner["endpoints"]
+        self.door, self.publish = endpoints["door"], endpoints["publish"]
+        self.subscribe = endpoints["subscribe"]
         self.port = int(self.door.rpartition(":")[2])
 
     def kill(self):
@@ -76,6 +86,19 @@ class Broker:
         """Bytes of memory it holds."""
         pages = pathlib.Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def free_port():
+    """A port with two free ones behind it, below those that the system gives to connections."""
+    for port in random.sample(range(20_000, 32_000), 1_000):
+        try:
+            for number in range(port, port + 3):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", number))
+            return port
+        except OSError:
+            continue
+    raise AssertionError("no three free ports in a row")
 
 
 class Peer:
@@ -149,6 +172,71 @@ class Peer:
         """Whether nothing waits: a ping is answered by its pong and nothing else."""
         self.send({"op": "ping", "id": "silent"})
         return self.reply() == {"op": "pong", "id": "silent"}
+
+
+class Sub:
+    """A stock SUB socket that the broker knows: what it hears is the text it subscribed to, the
+    topic, and the other frames."""
+
+    def __init__(self, broker, *texts):
+        self.socket = CONTEXT.socket(zmq.SUB)
+        # What waits is bounded by what the test publishes, and a SUB whose own queue is full
+        # loses subscriptions.
+        self.socket.rcvhwm = self.socket.sndhwm = self.socket.linger = 0
+        for text in texts:
+            self.socket.subscribe(text)
+        # Subscriptions come in order, so all are there once the last is.
+        known = f"known.{next(NUMBERS)}"
+        self.socket.subscribe(known)
+        self.socket.connect(broker.subscribe)
+        with Peer(broker.door) as peer:
+            until(lambda: row(peer, known))
+            self.socket.unsubscribe(known)
+            until(lambda: not row(peer, known))
+
+    def recv(self, seconds=PATIENCE):
+        assert self.socket.poll(seconds * 1000), "nothing came"
+        first, *rest = self.socket.recv_multipart()
+        text, _, topic = first.partition(b"\0")
+        return (text.decode(), topic.decode(), *rest)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+
+class Pub:
+    """A stock PUB socket that the broker listens to by now: what a PUB sends before is lost."""
+
+    def __init__(self, broker):
+        self.socket = CONTEXT.socket(zmq.PUB)
+        self.socket.sndhwm = self.socket.linger = 0
+        self.socket.connect(broker.publish)
+        topic = f"hello.{next(NUMBERS)}"
+        with Sub(broker, topic) as sub:
+            while not sub.socket.poll(5):
+                self.send(topic, b"")
+
+    def send(self, topic, *frames):
+        self.socket.send_multipart([topic.encode(), *frames])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+
+def topics(peer):
+    """What the broker tells of topics."""
+    return peer.call("mpreg.topics", args=[], kwargs={"top": 10_000})["result"]
+
+
+def row(peer, pattern):
+    """What it tells of one pattern, if anybody holds it."""
+    return next((row for row in topics(peer)["top"] if row["pattern"] == pattern), None)
 
 
 def named(functions, **fields):

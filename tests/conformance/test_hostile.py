@@ -1,5 +1,6 @@
 """Ten thousand mutated envelopes and random frames: each that should be answered is, by a coded
-error where it is wrong, and the broker serves on in the same memory."""
+error where it is wrong, and the broker serves on in the same memory. Where PUB and SUB sockets
+connect nothing is answered, so what comes there must only do no harm."""
 import json
 import os
 import random
@@ -7,8 +8,9 @@ import subprocess
 
 import msgpack
 import pytest
+import zmq
 
-from peers import Broker, Json, Packed, Peer, program
+from peers import CONTEXT, Broker, Json, Packed, Peer, Pub, Sub, program, topics, until
 
 MESSAGES = int(os.environ.get("MPREG_HOSTILE", "10000"))
 SEED = int(os.environ.get("MPREG_SEED", "1"))
@@ -18,6 +20,7 @@ STEPS = [
     {"name": "b", "fun": "g", "after": ["c"], "fallback": {"value": {"$lit": 1}}},
     {"name": "c", "fun": "mpreg.status", "timeout_ms": 50, "locs": ["eu"], "version": "^1"},
 ]
+NEXT = {"pattern": "a.*", "where": "payload.x[0] == 1 && topic != 'b'", "timeout_ms": 5}
 MODELS = [
     {"op": "ping", "id": "p"},
     {"op": "hello", "id": "h", "batch": True, "name": "n"},
@@ -33,10 +36,26 @@ MODELS = [
     {"op": "error", "id": "01M82G1KCT1TCHKD0ZDNK6MWJG", "error": {"code": "c", "message": "m"}},
     {"op": "progress", "id": "01M82G1KCT1TCHKD0ZDNK6MWJG", "percent": 5, "note": "n"},
     {"op": "bye", "id": "b"},
+    {"op": "subscribe", "id": "s", "patterns": ["a.*", "#", "b.#.c"], "credit": 9, "replay": "all"},
+    {"op": "subscribe", "id": "t", "patterns": ["a.b"], "replay": {"from_seq": 1}},
+    {"op": "subscribe", "id": "u", "patterns": ["x.*", "#.y"], "credit": 2},
+    {"op": "unsubscribe", "id": "v", "patterns": ["a.*", "#"]},
+    {"op": "publish", "id": "w", "topic": "a.b", "payload": {"x": [1, "ä"]}, "headers": {"k": 1}},
+    {"op": "publish", "id": "y", "topic": "a.b.c", "payload": None, "confirm": False},
+    {"op": "ack", "events": 3},
+    {"op": "call", "id": "z", "fun": "mpreg.topic.next", "kwargs": NEXT},
+    {"op": "call", "id": "q", "fun": "mpreg.topic.publish", "kwargs": {"topic": "a"}},
+    {"op": "call", "id": "r", "fun": "mpreg.topic.history", "kwargs": {"pattern": "a", "last": 2}},
     [{"op": "ping", "id": "1"}, {"op": "call", "id": "2", "fun": "f"}, {"op": "dance"}],
 ]
 # Nothing of these is answered when all is well.
-QUIET = ("cancel", "result", "error", "progress")
+QUIET = ("cancel", "result", "error", "progress", "ack", "confirm", "topic.next")
+
+ANSWERS = (
+    *("error", "result", "welcome", "pong", "offered", "bye", "bincode"),
+    *("published", "subscribed"),
+)
+UNASKED = ("run", "progress", "event")
 
 
 def bincode(rng):
@@ -104,7 +123,7 @@ def read(frames):
 
 def may_be_quiet(frames):
     """Whether a message may go without an answer: an outcome or cancel for what is not there, a
-    graph of which more is to come, a call that waits, or a batch of such."""
+    graph of which more is to come, what waits or is not confirmed, or a batch of such."""
     body = next((frame for frame in frames if frame), b"")
     value = decoded(body)
     items = value if type(value) is list else [value]
@@ -135,17 +154,14 @@ def converse(rng, peer, count, codes):
         while True:
             assert peer.socket.poll(5_000), f"seed {SEED}: no answer after {frames}"
             for item in read(peer.socket.recv_multipart()):
-                assert item["op"] in (
-                    "error", "result", "welcome", "pong", "offered", "bye", "progress", "run",
-                    "bincode",
-                ), item
+                assert item["op"] in ANSWERS + UNASKED, item
                 if item["op"] == "error":
                     told = item["error"]
                     assert told["code"] in codes and told["message"], told
                     errors += 1
                 if item == {"op": "pong", "id": mark}:
                     late = True
-                elif item["op"] not in ("run", "progress"):
+                elif item["op"] not in UNASKED:
                     answered = True
             # A graph is loaded in slices: its answer may come behind the pong.
             if late and (answered or may_be_quiet(frames)):
@@ -172,3 +188,52 @@ def test_hostile_messages_are_answered_and_forgotten(codes):
         with Peer(broker.door) as peer:
             status = peer.call("mpreg.status")["result"]
             assert status["requests"] == 1 and status["graphs_in_flight"] == 0, status
+            assert (status["patterns"], status["waiting"]) == (0, 0), status
+
+
+NAMES = [b"", b"a", b"a.b", b"a..b", b"*", b"#", b"mpreg.x", b"x" * 300, b"a\0b", b"\xff"]
+
+
+def published(rng):
+    """What no PUB should send, and now and then what one may."""
+    topic = rng.choice([*NAMES, rng.randbytes(rng.randrange(40))])
+    rest = [rng.randbytes(rng.randrange(60)) for _ in range(rng.choice((0, 1, 1, 1, 2, 4, 9)))]
+    if len(rest) == 2 and rng.random() < 0.7:
+        rest[1] = mutate(rng, rng.choice((Json.pack, Packed.pack))({"k": [1, None], "ä": 1.5}))
+    return [topic, *rest]
+
+
+def subscribed(rng):
+    """What an XSUB may send to an XPUB: a begin or an end of anything, or a message of its own."""
+    text = rng.choice([*NAMES, b"a.*", b"a.#?headers", b"\0mpreg.error", rng.randbytes(50)])
+    first = rng.choice((b"\1", b"\1", b"\1", b"\0", b"\2", b"", b"\1\1"))
+    return [first + text, *[rng.randbytes(9) for _ in range(rng.choice((0, 0, 0, 1, 3)))]]
+
+
+def test_hostile_publishers_and_subscribers_do_no_harm():
+    """Beside them a SUB gets what a PUB publishes, all of it and in order."""
+    rng = random.Random(SEED)
+    with Broker() as broker:
+        sizes = []
+        with Sub(broker, "good.#") as sub, Pub(broker) as pub, Peer(broker.door) as peer:
+            for life in range(20):
+                evil = [CONTEXT.socket(kind) for kind in (zmq.PUB, zmq.XSUB, zmq.XSUB)]
+                for socket, endpoint in zip(evil, (broker.publish, *[broker.subscribe] * 2)):
+                    socket.linger, socket.sndhwm = 0, 0
+                    socket.connect(endpoint)
+                for number in range(MESSAGES // 100):
+                    evil[0].send_multipart(published(rng))
+                    evil[1 + number % 2].send_multipart(subscribed(rng))
+                    pub.send("good.one", b"%d" % number)
+                for number in range(MESSAGES // 100):
+                    assert sub.recv() == ("good.#", "good.one", b"%d" % number)
+                [socket.close() for socket in evil]
+                assert peer.ask({"op": "ping"}) == {"op": "pong"}
+                sizes.append(broker.resident())
+            until(lambda: [row["pattern"] for row in topics(peer)["top"]] == ["good.#"])
+            refused = peer.call("mpreg.status")["result"]["refused"]
+        grown = max(sizes[4:]) - sizes[4]
+        print(f"{refused}; {sizes[-1] >> 10} KiB, {grown >> 10} more")
+        assert {"bad_name", "bad_frame", "reserved_name"} <= set(refused["publish"])
+        assert {"bad_pattern", "bad_encoding"} <= set(refused["subscribe"])
+        assert grown < 4 << 20, sizes

@@ -1,6 +1,8 @@
 //! No input holds the core longer than 10 ms: one peer sends the worst there is, another measures
 //! how long its pings take meanwhile.
 
+mod topics;
+
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -219,10 +221,22 @@ struct Figures {
 impl Figures {
     /// Lets `attack` happen several times and keeps the median of the longest pings.
     fn measure(&mut self, pinger: &Pinger, name: &str, mut attack: impl FnMut()) {
+        self.prepared(pinger, name, || (), |()| attack());
+    }
+
+    /// The same, without what it takes to prepare each attack.
+    fn prepared<T>(
+        &mut self,
+        pinger: &Pinger,
+        name: &str,
+        mut prepare: impl FnMut() -> T,
+        mut attack: impl FnMut(T),
+    ) {
         let mut longest = [(); TRIES].map(|()| {
+            let prepared = prepare();
             std::thread::sleep(Duration::from_millis(3));
             pinger.longest();
-            attack();
+            attack(prepared);
             std::thread::sleep(Duration::from_millis(3));
             pinger.longest()
         });

@@ -79,6 +79,33 @@ impl Raw {
         self.send(&json!({ "op": "call", "id": id, "fun": fun, "args": args }));
     }
 
+    /// Asks a built-in; what else comes meanwhile is dropped.
+    pub(crate) fn ask(&self, fun: &str, kwargs: &Json) -> Json {
+        self.send(&json!({ "op": "call", "id": fun, "fun": fun, "kwargs": kwargs }));
+        loop {
+            let reply = self.recv();
+            if reply["id"] == fun {
+                return reply["result"].clone();
+            }
+        }
+    }
+
+    /// Holds patterns, and waits until the broker says so.
+    pub(crate) fn subscribe(&self, patterns: &[&str], options: &Json) -> Json {
+        let mut ask = json!({ "op": "subscribe", "patterns": patterns });
+        ask.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
+        self.send(&ask);
+        let reply = self.recv();
+        assert_eq!(reply["op"], "subscribed", "{reply}");
+        reply
+    }
+
+    pub(crate) fn publish(&self, topic: &str, payload: &Json) {
+        let publish = json!({ "op": "publish", "id": "p", "topic": topic, "payload": payload });
+        self.send(&publish);
+        assert_eq!(self.recv_op("published")["id"], "p");
+    }
+
     pub(crate) fn ping(&self) {
         self.send(&json!({ "op": "ping" }));
         self.recv_op("pong");

@@ -120,6 +120,10 @@ pub(crate) struct Broker {
     /// What it printed when it was ready.
     pub(crate) banner: Json,
     pub(crate) door: String,
+    /// Where PUB sockets publish.
+    pub(crate) publish: String,
+    /// Where SUB sockets subscribe.
+    pub(crate) subscribe: String,
     /// Its folder, if that goes with it.
     data: Option<tempfile::TempDir>,
 }
@@ -136,6 +140,17 @@ impl Broker {
         broker
     }
 
+    /// A broker with a configuration file.
+    pub(crate) fn configured(text: &str) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let file = data.path().join("mpreg.toml");
+        std::fs::write(&file, text).unwrap();
+        let config = ["--port", "0", "--config", file.to_str().unwrap()];
+        let mut broker = Self::at(&config, data.path());
+        broker.data = Some(data);
+        broker
+    }
+
     /// A broker whose data outlives it.
     pub(crate) fn at(args: &[&str], data: &Path) -> Self {
         let mut command = Command::new(program());
@@ -144,8 +159,9 @@ impl Broker {
         let mut line = String::new();
         process.stdout().read_line(&mut line).unwrap();
         let banner: Json = serde_json::from_str(&line).expect("a line of JSON when ready");
-        let door = banner["endpoints"]["door"].as_str().unwrap().to_owned();
-        Self { process, banner, door, data: None }
+        let [door, publish, subscribe] = ["door", "publish", "subscribe"]
+            .map(|name| banner["endpoints"][name].as_str().unwrap().to_owned());
+        Self { process, banner, door, publish, subscribe, data: None }
     }
 
     pub(crate) async fn client(&self) -> Client {

@@ -138,7 +138,14 @@ impl Topics {
     pub(super) fn resume(&mut self, id: PeerId) {
         let Some(peer) = self.peer(id) else { return };
         for at in std::mem::take(&mut peer.paused) {
-            self.fall_behind(at);
+            // It may have been let go meanwhile, and its place be another's.
+            let subscription = self.subscriptions.get_mut(at as usize).filter(|of| of.peer == id);
+            if let Some(cursor) = subscription.and_then(|of| of.cursor.as_mut())
+                && !cursor.live
+                && !std::mem::replace(&mut cursor.queued, true)
+            {
+                self.lagging.push_back(at);
+            }
         }
     }
 

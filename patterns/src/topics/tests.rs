@@ -308,6 +308,22 @@ fn credit(#[case] script: &str) {
     → c1 event a.x a.x #6 6
 "#
 )]
+#[case::a_place_that_was_let_go_while_it_waited(
+    r#"
+    keep a.#
+    c1 subscribes a.* replay=all credit=0
+    → c1 subscribed 1, credit 0
+    c2 publishes p a.x 1 quietly
+    c1 unsubscribes a.*
+    → c1 subscribed 0, credit 0
+    c3 subscribes a.# replay=all
+    → c3 subscribed 1
+    → c3 event a.# a.x #1 1
+    c1 acks 1
+    c2 publishes p a.x 2 quietly
+    → c3 event a.# a.x #2 2
+"#
+)]
 #[case::too_old(
     r#"
     keep a.# age=100

@@ -24,6 +24,8 @@ use serde_json::Value as Json;
 
 /// What PROTOCOL.md calls the door.
 const DOOR: &str = "tcp://127.0.0.1:7400";
+const PUBLISH: &str = "tcp://127.0.0.1:7401";
+const SUBSCRIBE: &str = "tcp://127.0.0.1:7402";
 /// Longer than any example takes on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Codes that nothing sends yet.
@@ -263,8 +265,8 @@ fn python() -> Option<PathBuf> {
     })
 }
 
-/// Starts a broker; gives it and its door.
-fn broker(folder: &Path) -> (Group, String) {
+/// Starts a broker; gives it and its endpoints.
+fn broker(folder: &Path) -> (Group, Json) {
     let data = folder.join("data");
     let mut command = Command::new(program());
     command.args(["serve", "--port", "0", "--output", "json", "--data"]).arg(data);
@@ -272,9 +274,8 @@ fn broker(folder: &Path) -> (Group, String) {
     let mut line = String::new();
     let stdout = broker.0.stdout.take().expect("stdout is piped");
     BufReader::new(stdout).read_line(&mut line).expect("the broker says where it is");
-    let ready: Json = serde_json::from_str(&line).expect("a line of JSON");
-    let door = ready["endpoints"]["door"].as_str().expect("a door").to_owned();
-    (broker, door)
+    let mut ready: Json = serde_json::from_str(&line).expect("a line of JSON");
+    (broker, ready["endpoints"].take())
 }
 
 /// A command `mpreg` that knows the door, so that examples need not name it.
@@ -296,10 +297,14 @@ fn shim(folder: &Path, door: &str) {
 fn run(block: &Block, files: &[(String, String)], python: Option<&Path>) -> String {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
-    let (_broker, door) = broker(folder);
-    shim(folder, &door);
+    let (_broker, endpoints) = broker(folder);
+    let address = |endpoint: &str| endpoints[endpoint].as_str().expect("an address").to_owned();
+    shim(folder, &address("door"));
     for (name, text) in files {
-        fs::write(folder.join(name), text.replace(DOOR, &door)).expect("the folder can be written");
+        let text = text.replace(DOOR, &address("door"));
+        let text = text.replace(PUBLISH, &address("publish"));
+        let text = text.replace(SUBSCRIBE, &address("subscribe"));
+        fs::write(folder.join(name), text).expect("the folder can be written");
     }
     let paths = std::env::var("PATH").unwrap_or_default();
     let output = File::create(folder.join("stdout")).expect("the folder can be written");

@@ -1,8 +1,6 @@
 //! No input holds the core longer than 10 ms: one peer sends the worst there is, another measures
 //! how long its pings take meanwhile.
 
-mod topics;
-
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

@@ -131,9 +131,10 @@ fn who_does_not_read_delays_nobody() {
     let after = figures(TRICKLE.run(&publisher, &mut readers));
     let grown = broker.resident_bytes().saturating_sub(memory) / MIB;
     println!("median and p99 {before:?}, beside stopped ones {after:?}; {grown} MiB more");
-    let noise = Duration::from_millis(1);
+    // What a machine with other things to do takes from a p99: a few turns of its scheduler.
+    let (noise, turns) = (Duration::from_millis(1), Duration::from_millis(20));
     assert!(after.0 < 5 * before.0 + noise, "the median went from {before:?} to {after:?}");
-    assert!(after.1 < 5 * before.1 + 5 * noise, "the p99 went from {before:?} to {after:?}");
+    assert!(after.1 < 5 * before.1 + turns, "the p99 went from {before:?} to {after:?}");
     assert!(grown < 96, "{grown} MiB for three that do not read");
 }
 

@@ -2,7 +2,7 @@
 import pytest
 import zmq
 
-from peers import Broker, Json, Packed, Peer, Worker
+from peers import Broker, Json, Packed, Peer, Worker, until
 
 SOCKETS = {
     "dealer": (zmq.DEALER, {}),
@@ -20,13 +20,15 @@ def broker():
 
 @pytest.fixture(autouse=True)
 def serving(request):
-    """Whatever a test has done, the broker it shares serves on."""
+    """Whatever a test has done, the broker it shares serves on, and its workers are gone: another
+    test may have functions of the same names."""
     yield
     if "broker" in request.fixturenames:
         broker = request.getfixturevalue("broker")
         assert broker.process.poll() is None, "the broker has ended"
         with Peer(broker.door) as peer:
             assert peer.silent()
+            until(lambda: not peer.call("mpreg.workers")["result"])
 
 
 @pytest.fixture(params=[Json, Packed], ids=lambda encoding: encoding.name)

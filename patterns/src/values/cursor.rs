@@ -340,6 +340,23 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// Reads a number of JSON that begins here, if it is one of the short ones.
+    #[inline]
+    pub(super) fn short_number(&mut self) -> Option<json::Number> {
+        if self.kind != Kind::Json {
+            return None;
+        }
+        if let Some([digit @ b'0'..=b'9', b',' | b']' | b'}']) =
+            self.bytes.get(self.at..self.at + 2)
+        {
+            self.at += 1;
+            return Some(json::Number::Whole(i64::from(digit - b'0')));
+        }
+        let (number, end) = json::short_number(self.bytes, self.at)?;
+        self.at = end;
+        Some(number)
+    }
+
     /// The text of the JSON number here.
     fn digits(&mut self, what: &'static str) -> Result<&'a str, Fault> {
         match self.bytes.get(self.at) {

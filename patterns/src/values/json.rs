@@ -6,6 +6,8 @@
 use std::borrow::Cow;
 use std::io::Write as _;
 
+use memchr::memchr;
+
 use super::fault::Fault;
 
 /// The container stack of [`skip`] is one bit a level.
@@ -125,7 +127,18 @@ pub(super) fn word(b: &[u8], at: usize, word: &[u8]) -> Result<usize, Fault> {
 }
 
 /// Checks a number and returns where it ends.
+#[inline]
 pub(super) fn number(b: &[u8], start: usize) -> Result<usize, Fault> {
+    if let Some(b'1'..=b'9') = b.get(start) {
+        let end = digits(b, start + 1);
+        if !matches!(b.get(end), Some(b'.' | b'e' | b'E')) {
+            return Ok(end);
+        }
+    }
+    any_number(b, start)
+}
+
+fn any_number(b: &[u8], start: usize) -> Result<usize, Fault> {
     let mut at = start + usize::from(b[start] == b'-');
     at = match b.get(at) {
         Some(b'0') => at + 1,
@@ -154,6 +167,56 @@ fn some_digits(b: &[u8], at: usize) -> Result<usize, Fault> {
     match b.get(at) {
         Some(b'0'..=b'9') => Ok(digits(b, at + 1)),
         _ => Err(Fault::syntax(at, "expected a digit")),
+    }
+}
+
+/// A number that was read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Number {
+    Whole(i64),
+    Float(f64),
+}
+
+/// Reads a number as most are written: fifteen digits at most, and no exponent. It is exact, since
+/// both its digits and the power of ten they are divided by are.
+#[inline]
+pub(super) fn short_number(b: &[u8], start: usize) -> Option<(Number, usize)> {
+    const TENS: [f64; 15] =
+        [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14];
+    let negative = b.get(start) == Some(&b'-');
+    let first = start + usize::from(negative);
+    let (mut at, mut sum) = (first, 0_u64);
+    let mut digits = |at: &mut usize| {
+        while let Some(&digit @ b'0'..=b'9') = b.get(*at) {
+            sum = sum.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
+            *at += 1;
+        }
+        sum
+    };
+    let mut number = digits(&mut at);
+    let whole = at - first;
+    let leading = whole > 1 && b[first] == b'0';
+    let mut places = 0;
+    let point = b.get(at) == Some(&b'.');
+    if point {
+        at += 1;
+        number = digits(&mut at);
+        places = at - first - whole - 1;
+    }
+    let short = whole > 0 && whole + places < 16 && !leading && (places > 0 || !point);
+    if !short || matches!(b.get(at), Some(b'e' | b'E')) {
+        return None;
+    }
+    if point {
+        let float = number as f64 / TENS[places];
+        return Some((Number::Float(if negative { -float } else { float }), at));
+    }
+    let number = number as i64;
+    match (negative, number) {
+        // A whole number has no negative zero.
+        (true, 0) => None,
+        (true, _) => Some((Number::Whole(-number), at)),
+        (false, _) => Some((Number::Whole(number), at)),
     }
 }
 
@@ -277,7 +340,7 @@ pub(super) fn read(b: &[u8], at: usize) -> Result<(Cow<'_, str>, usize, bool), F
 fn unescape(raw: &str) -> (String, bool) {
     let mut text = String::with_capacity(raw.len());
     let (mut rest, mut whole) = (raw, true);
-    while let Some(slash) = rest.find('\\') {
+    while let Some(slash) = memchr(b'\\', rest.as_bytes()) {
         text.push_str(&rest[..slash]);
         let letter = rest.as_bytes()[slash + 1];
         rest = &rest[slash + 2..];
@@ -302,7 +365,10 @@ fn unescape(raw: &str) -> (String, bool) {
 
 /// What the digits after `\u` stand for, and how many bytes they and a second half take.
 fn code_point(rest: &str) -> (Option<char>, usize) {
-    let unit = |at: usize| rest.get(at..at + 4).and_then(|hex| u32::from_str_radix(hex, 16).ok());
+    let unit = |at: usize| -> Option<u32> {
+        let hex: &[u8; 4] = rest.as_bytes().get(at..)?.first_chunk()?;
+        hex.iter().try_fold(0, |sum, digit| Some(sum * 16 + char::from(*digit).to_digit(16)?))
+    };
     let Some(first) = unit(0) else { return (None, 0) };
     if let Some(plain) = char::from_u32(first) {
         return (Some(plain), 4);

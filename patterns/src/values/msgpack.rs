@@ -225,10 +225,17 @@ pub fn put_map(out: &mut Vec<u8>, pairs: usize) {
 }
 
 /// Appends a whole number in as few bytes as hold it.
+#[inline]
 pub fn put_u64(out: &mut Vec<u8>, number: u64) {
     if number < 0x80 {
         out.push(number as u8);
-    } else if let Ok(number) = u8::try_from(number) {
+    } else {
+        put_large(out, number);
+    }
+}
+
+fn put_large(out: &mut Vec<u8>, number: u64) {
+    if let Ok(number) = u8::try_from(number) {
         out.extend_from_slice(&[0xCC, number]);
     } else if let Ok(number) = u16::try_from(number) {
         out.push(0xCD);
@@ -243,6 +250,7 @@ pub fn put_u64(out: &mut Vec<u8>, number: u64) {
 }
 
 /// Appends a whole number with its sign in as few bytes as hold it.
+#[inline]
 pub fn put_i64(out: &mut Vec<u8>, number: i64) {
     if let Ok(number) = u64::try_from(number) {
         put_u64(out, number);

@@ -511,6 +511,30 @@ mod sharing {
     }
 }
 
+/// Heads of one, three and five bytes, inside each other and beside each other.
+#[rstest]
+#[case(&[15, 16, 17])]
+#[case(&[16, 1, 16, 0, 20])]
+#[case(&[65_535, 2])]
+#[case(&[65_536, 1, 16])]
+#[case(&[2, 65_536])]
+fn containers_of_any_length_are_packed(#[case] lengths: &[usize]) {
+    // The last item of each container is the next one, by turns an array and an object.
+    let tree = lengths.iter().rev().enumerate().fold(json!(7), |inner, (level, &length)| {
+        let mut items = vec![json!([]); length];
+        if let Some(last) = items.last_mut() {
+            *last = json!([inner, vec![0; level * 9]]);
+        }
+        if level % 2 == 0 {
+            return json!(items);
+        }
+        items.into_iter().enumerate().map(|(at, item)| (format!("k{at}"), item)).collect()
+    });
+    let mut packed = b"before".to_vec();
+    json_to_msgpack(tree.to_string().as_bytes(), &mut packed).unwrap();
+    assert!(packed == [b"before", &rmp_serde::to_vec(&tree).unwrap()[..]].concat());
+}
+
 mod properties {
     use super::*;
 
@@ -717,6 +741,22 @@ mod properties {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        /// What is read digit by digit is what the standard library reads.
+        #[test]
+        fn short_numbers_are_exact(text in "-?(0|[1-9][0-9]{0,17})(\\.[0-9]{1,17})?(e-?[0-9])?") {
+            let mut packed = Vec::new();
+            json_to_msgpack(format!("[{text},{text}]").as_bytes(), &mut packed).unwrap();
+            let is_float = text == "-0" || text.contains(['.', 'e']);
+            let model = if is_float {
+                let float: f64 = text.parse().unwrap();
+                rmp_serde::to_vec(&(float, float))
+            } else {
+                let whole: i64 = text.parse().unwrap();
+                rmp_serde::to_vec(&(whole, whole))
+            };
+            prop_assert_eq!(packed, model.unwrap());
+        }
 
         #[test]
         fn accepts_what_serde_json_accepts(tree in tree(), odd: bool, damage in damage()) {

@@ -80,10 +80,15 @@ impl<'s, 'o> Emission<'s, 'o> {
     pub(super) fn whole(mut self) -> Result<(), Fault> {
         if self.from != self.to {
             let mut cursor = Cursor::new(self.from, self.source, json::DEPTH);
-            let counts = Counts::of(cursor)?;
-            Conversion { emission: &mut self, counts, next: 0 }
-                .value(&mut cursor, Within::Marked)?;
-            return cursor.end();
+            let mut conversion =
+                Conversion { emission: &mut self, heads: Heads::default(), next: 0 };
+            conversion.value(&mut cursor, Within::Marked)?;
+            cursor.end()?;
+            let heads = conversion.heads;
+            if !heads.large.is_empty() {
+                heads.insert(self.out);
+            }
+            return Ok(());
         }
         let mut cursor = Cursor::new(self.from, self.source, json::DEPTH);
         cursor.skip()?;
@@ -158,70 +163,54 @@ enum Turn {
     Quoted(usize, usize),
 }
 
-/// How many items each container of a JSON text has, which MessagePack wants to know beforehand.
+/// The heads of containers in MessagePack that is being written, which tell how many items follow.
 ///
-/// Counting them first keeps the conversion linear, whatever the nesting.
-struct Counts {
-    /// Offset of each container and its items, by offset.
-    items: Vec<(u32, u32)>,
-    next: usize,
+/// A JSON text says so nowhere. A head of one byte is kept free for each container, which is enough
+/// for fifteen; those of larger ones are made room for all at once when everything is written, so
+/// that the conversion is linear whatever the nesting.
+#[derive(Default)]
+struct Heads {
+    /// Where each of the larger containers begins, whether it is a map, and its items.
+    large: Vec<(usize, bool, u32)>,
 }
 
-impl Counts {
-    fn of(mut cursor: Cursor<'_>) -> Result<Self, Fault> {
-        let mut counts = Self { items: Vec::new(), next: 0 };
-        if cursor.kind() == Kind::Json {
-            counts.value(&mut cursor)?;
-        }
-        Ok(counts)
+impl Heads {
+    fn open(out: &mut Vec<u8>) -> usize {
+        out.push(0);
+        out.len() - 1
     }
 
-    fn value(&mut self, cursor: &mut Cursor<'_>) -> Result<(), Fault> {
-        let shape = cursor.peek()?;
-        if shape != Shape::Map && shape != Shape::Array {
-            return cursor.skip().map(drop);
-        }
-        let place = self.items.len();
-        self.items.push((cursor.at() as u32, 0));
-        let mut items = 0;
-        if shape == Shape::Map {
-            let mut map = cursor.map()?;
-            while cursor.any_key(&mut map)?.is_some() {
-                self.value(cursor)?;
-                items += 1;
-            }
+    fn close(&mut self, out: &mut [u8], at: usize, map: bool, items: u32) {
+        if items < 16 {
+            out[at] = if map { 0x80 } else { 0x90 } | items as u8;
         } else {
-            let mut array = cursor.array()?;
-            loop {
-                let (leaves, more) = cursor.leaves(&mut array, false)?;
-                items += leaves;
-                if !more {
-                    break;
-                }
-                self.value(cursor)?;
-                items += 1;
-            }
+            self.large.push((at, map, items));
         }
-        self.items[place].1 = items;
-        Ok(())
     }
 
-    /// The items of the container at `at`; asked in the order of the text.
-    fn at(&mut self, at: usize) -> usize {
-        while let Some(&(start, items)) = self.items.get(self.next) {
-            self.next += 1;
-            if start as usize == at {
-                return items as usize;
-            }
+    /// Makes room for the heads of larger containers and writes them.
+    fn insert(mut self, out: &mut Vec<u8>) {
+        // Those inside were closed before those around them.
+        self.large.sort_by_key(|(at, ..)| *at);
+        let more = |items: u32| if items > 0xFFFF { 4 } else { 2 };
+        let mut from = out.len();
+        let mut to = from + self.large.iter().map(|(.., items)| more(*items)).sum::<usize>();
+        out.resize(to, 0);
+        for (at, map, items) in self.large.into_iter().rev() {
+            out.copy_within(at + 1..from, to - (from - at - 1));
+            to -= from - at + more(items);
+            from = at;
+            out[to] = if map { 0xDE } else { 0xDC } + u8::from(items > 0xFFFF);
+            let bytes = items.to_be_bytes();
+            out[to + 1..=to + more(items)].copy_from_slice(&bytes[4 - more(items)..]);
         }
-        0
     }
 }
 
 /// A walk through the source that writes each value in the other encoding.
 struct Conversion<'e, 's, 'o> {
     emission: &'e mut Emission<'s, 'o>,
-    counts: Counts,
+    heads: Heads,
     /// The next tag.
     next: usize,
 }
@@ -229,6 +218,17 @@ struct Conversion<'e, 's, 'o> {
 impl<'s> Conversion<'_, 's, '_> {
     fn out(&mut self) -> &mut Vec<u8> {
         self.emission.out
+    }
+
+    /// Writes a number, if one of the short ones of JSON begins here: none of them is a tag.
+    #[inline]
+    fn number(&mut self, cursor: &mut Cursor<'s>) -> bool {
+        match cursor.short_number() {
+            Some(json::Number::Whole(number)) => msgpack::put_i64(self.out(), number),
+            Some(json::Number::Float(number)) => msgpack::put_f64(self.out(), number),
+            None => return false,
+        }
+        true
     }
 
     fn value(&mut self, cursor: &mut Cursor<'s>, within: Within) -> Result<(), Fault> {
@@ -270,14 +270,9 @@ impl<'s> Conversion<'_, 's, '_> {
 
     fn object(&mut self, cursor: &mut Cursor<'s>, within: Within) -> Result<(), Fault> {
         let json = self.emission.to == Kind::Json;
-        if json {
-            self.out().push(b'{');
-        } else {
-            let pairs = self.counts.at(cursor.at());
-            msgpack::put_map(self.out(), pairs);
-        }
+        let head = Heads::open(self.out());
         let mut map = cursor.map()?;
-        let mut first = true;
+        let (mut first, mut pairs) = (true, 0);
         while let Some(key) = cursor.whole_key(&mut map)? {
             let key = match key {
                 Some((key, true)) => key,
@@ -291,35 +286,42 @@ impl<'s> Conversion<'_, 's, '_> {
             } else {
                 msgpack::put_string(self.out(), &key);
             }
-            self.value(cursor, within).map_err(|fault| fault.within(&key))?;
+            if !self.number(cursor) {
+                self.value(cursor, within).map_err(|fault| fault.within(&key))?;
+            }
+            pairs += 1;
         }
-        if json {
-            self.out().push(b'}');
-        }
+        self.close(head, true, pairs);
         Ok(())
     }
 
     fn array(&mut self, cursor: &mut Cursor<'s>, within: Within) -> Result<(), Fault> {
         let json = self.emission.to == Kind::Json;
-        if json {
-            self.out().push(b'[');
-        } else {
-            let items = self.counts.at(cursor.at());
-            msgpack::put_array(self.out(), items);
-        }
+        let head = Heads::open(self.out());
         let mut array = cursor.array()?;
-        let (mut first, mut index) = (true, 0_usize);
+        let (mut first, mut index) = (true, 0);
         while cursor.item(&mut array)? {
             if json {
                 self.comma(&mut first);
             }
-            self.value(cursor, within).map_err(|fault| fault.within(&index.to_string()))?;
+            if !self.number(cursor) {
+                self.value(cursor, within).map_err(|fault| fault.within(&index.to_string()))?;
+            }
             index += 1;
         }
-        if json {
-            self.out().push(b']');
-        }
+        self.close(head, false, index);
         Ok(())
+    }
+
+    /// Ends a container whose first byte was kept free.
+    fn close(&mut self, head: usize, map: bool, items: u32) {
+        let Emission { to, out, .. } = &mut *self.emission;
+        if *to == Kind::MsgPack {
+            return self.heads.close(out, head, map, items);
+        }
+        let (open, close) = if map { (b'{', b'}') } else { (b'[', b']') };
+        out[head] = open;
+        out.push(close);
     }
 
     fn comma(&mut self, first: &mut bool) {

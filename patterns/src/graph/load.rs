@@ -272,6 +272,7 @@ impl Graph {
             let message = format!("two steps are named {name}");
             return Err((Refusal::field(Code::DuplicateStep, "name", message), Some(at as u32)));
         }
+        self.lengths[name.len() / 64] |= 1 << (name.len() % 64);
         let steps = &self.steps;
         let rehash = |&index: &u32| Self::hash(&steps[index as usize].name);
         self.names.insert_unique(Self::hash(name), at as u32, rehash);

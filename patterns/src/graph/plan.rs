@@ -7,6 +7,7 @@ use hashbrown::HashTable;
 use smol_str::SmolStr;
 
 use super::CheckAsk;
+use crate::base::limits::NAME_BYTES;
 use crate::base::{GraphId, JobId, PeerId, Refusal, RunId, TimerId};
 use crate::ops::{CallOptions, GraphOptions, GraphReply};
 use crate::values::{Body, Frames, Mark, Value};
@@ -199,6 +200,8 @@ pub(super) struct Graph {
     /// Which attachments of each part were named, while references are found.
     pub(super) frames_used: Vec<Vec<bool>>,
     pub(super) names: HashTable<u32>,
+    /// A bit for each length that some name has.
+    pub(super) lengths: [u64; NAME_BYTES / 64 + 1],
     pub(super) arrows: Vec<u32>,
     /// Where the current phase is.
     pub(super) cursor: usize,
@@ -307,6 +310,7 @@ impl Graph {
             steps: Chunks::default(),
             frames_used: Vec::new(),
             names: HashTable::new(),
+            lengths: [0; NAME_BYTES / 64 + 1],
             arrows: Vec::new(),
             cursor: 0,
             queue: VecDeque::new(),
@@ -347,6 +351,11 @@ impl Graph {
 
     /// The step of that name.
     pub(super) fn lookup(&self, name: &str) -> Option<u32> {
+        // Where any string may be a name, many are asked about, and most are as long as none.
+        let bits = self.lengths.get(name.len() / 64)?;
+        if bits >> (name.len() % 64) & 1 == 0 {
+            return None;
+        }
         let same = |&index: &u32| self.steps[index as usize].name == name;
         self.names.find(Self::hash(name), same).copied()
     }

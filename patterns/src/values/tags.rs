@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use memchr::{memchr, memchr2, memmem, memrchr};
+use memchr::{memchr, memchr2, memmem};
 
 use super::cursor::{Cursor, Shape};
 use super::fault::Fault;
@@ -298,12 +298,12 @@ fn sugar(text: &str, resolve: &mut dyn FnMut(&str) -> Option<u32>) -> Option<Wha
         return Some(What::Ref { step, at: None });
     }
     // No name is longer than this, so that a long string costs no more than a short one.
-    let mut end = text.len().min(NAME_BYTES + 1);
-    while let Some(dot) = memrchr(b'.', &text.as_bytes()[..end]) {
+    let end = text.len().min(NAME_BYTES + 1);
+    let dots = text.as_bytes()[..end].iter().enumerate().rev().filter(|(_, byte)| **byte == b'.');
+    for (dot, _) in dots {
         if let Some(step) = resolve(&text[..dot]) {
             return Some(What::Ref { step, at: Some(pointer(&text[dot + 1..])) });
         }
-        end = dot;
     }
     None
 }

@@ -27,6 +27,8 @@ use control::{DRAIN, RUN};
 const MESSAGES_PER_TURN: usize = 1_024;
 /// The same in bytes of envelopes: a few large ones take as long as many small ones.
 const BYTES_PER_TURN: u64 = 1 << 20;
+/// The same in items of batches, each of which may be a call to place.
+const ITEMS_PER_TURN: u64 = 4_096;
 /// How often peers are looked after and gauges refreshed.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -67,6 +69,7 @@ pub(crate) struct Core {
     outbox_out: Out<outbox::Output<Parcel>>,
     traffic: Traffic,
     bytes_read: u64,
+    items_read: u64,
     started: Instant,
     control: Arc<Control>,
     drain: Duration,
@@ -99,6 +102,7 @@ impl Core {
             outbox_out: Out::new(),
             traffic: Traffic::default(),
             bytes_read: 0,
+            items_read: 0,
             started: Instant::now(),
             control,
             drain,
@@ -153,8 +157,9 @@ impl Core {
     /// Reads what is waiting, up to a bound. True when more may be waiting.
     fn read(&mut self, now: Time) -> bool {
         let enough = self.bytes_read + BYTES_PER_TURN;
+        let enough_items = self.items_read + ITEMS_PER_TURN;
         for _ in 0..MESSAGES_PER_TURN {
-            if self.bytes_read >= enough {
+            if self.bytes_read >= enough || self.items_read >= enough_items {
                 break;
             }
             let mut routing_id = std::mem::replace(&mut self.routing_id, zmq::Message::new());
@@ -284,7 +289,10 @@ impl Core {
             return;
         };
         match decoded {
-            Ok(decoded) => peer.session.heard(&decoded),
+            Ok(decoded) => {
+                self.items_read += u64::from(decoded.items);
+                peer.session.heard(&decoded);
+            }
             Err(refusal) => {
                 self.traffic.bad_messages += 1;
                 peer.session.unreadable();

@@ -23,14 +23,13 @@ const NOISE: Duration = Duration::from_millis(5);
 /// What is known to take longer, and the milliseconds it takes at most. Each is a debt: whoever
 /// pays one takes its line out.
 const DEBTS: &[(&str, u64)] = &[
-    ("small floats to msgpack", 100),
-    ("integers to msgpack", 150),
-    ("objects to msgpack", 150),
-    ("escapes to msgpack", 100),
-    ("graph, names", 60),
-    ("list of functions", 150),
-    ("64,000 calls, gone", 150),
-    ("1,000 looks into 1 MB", 8_000),
+    ("small floats to msgpack", 40),
+    ("integers to msgpack", 40),
+    ("objects to msgpack", 50),
+    ("escapes to msgpack", 60),
+    ("list of functions", 40),
+    ("64,000 calls, gone", 60),
+    ("1,000 looks into 1 MB", 60),
     // Not one input but many: the thread that reads for all peers is busy with them.
     ("32 full envelopes", 60),
 ];

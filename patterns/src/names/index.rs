@@ -136,7 +136,9 @@ impl PatternIndex {
 
     /// Appends the patterns that match `topic`, which must be a name: each once, in no order.
     /// Words of the topic are never wildcards.
-    pub fn matches(&mut self, topic: &str, found: &mut Vec<PatternId>) {
+    ///
+    /// Returns how many shapes and nodes were looked at: what it has cost.
+    pub fn matches(&mut self, topic: &str, found: &mut Vec<PatternId>) -> usize {
         let Self { literals, shapes, wild, seed, words, .. } = self;
         let whole = seed.hash_one(topic);
         black_box(literals.touch(whole));
@@ -146,11 +148,12 @@ impl PatternIndex {
         shapes.guess();
         let text = literal.map_or(0, |guess| literals.touch_text(whole, guess));
         black_box(text ^ shapes.touch_texts());
-        wild.matches(&split, found);
+        let looks = shapes.looks() + wild.matches(&split, found);
         shapes.matches(&split, found);
         let is = |text: &[u8]| text == topic.as_bytes();
         let literal = literal.and_then(|guess| literals.confirm(whole, guess, is));
         found.extend(literal.map(|at| PatternId(literals.number(at))));
+        looks
     }
 
     /// How many patterns are in it.
@@ -189,11 +192,5 @@ impl PatternIndex {
     pub(super) fn scratch(&self) -> usize {
         let words = self.words.capacity() * size_of::<Word>();
         self.wild.scratch() + self.shapes.scratch() + words
-    }
-
-    /// Nodes looked at, over all matches.
-    #[cfg(test)]
-    pub(super) fn steps(&self) -> u64 {
-        self.wild.steps()
     }
 }

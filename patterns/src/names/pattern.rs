@@ -63,13 +63,19 @@ impl Pattern {
     /// Whether it matches `topic`, which must be a name. Words of the topic are never wildcards.
     #[must_use]
     pub fn matches(&self, topic: &str) -> bool {
+        self.look(topic).0
+    }
+
+    /// Whether it matches `topic`, and how many words were looked at: what it has cost.
+    #[must_use]
+    pub fn look(&self, topic: &str) -> (bool, usize) {
         holds(&self.text, topic, false)
     }
 
     /// Whether it matches every topic that `other` matches.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
-        holds(&self.text, &other.text, true)
+        holds(&self.text, &other.text, true).0
     }
 
     /// Whether some topic is matched by both.
@@ -157,7 +163,7 @@ impl<'a> Iterator for Words<'a> {
     }
 }
 
-/// Whether all that `narrow` spells is matched by the pattern `wide`.
+/// Whether all that `narrow` spells is matched by the pattern `wide`, and the steps it took.
 ///
 /// The words between two `#` are tried where they fit first, and one word later if the rest does
 /// not fit; a place found for them is never given up for a later one, which would leave less room.
@@ -166,25 +172,27 @@ impl<'a> Iterator for Words<'a> {
 /// only the worst reading counts: where `wide` needs `*`s and then has a `#`, every further word
 /// helps, so the worst is none; elsewhere it is more unknown words than `wide` has words, which
 /// nothing but a `#` takes.
-fn holds(wide: &str, narrow: &str, wild: bool) -> bool {
+fn holds(wide: &str, narrow: &str, wild: bool) -> (bool, usize) {
     let (mut wide, mut narrow) = (Words::of(wide), Words::of(narrow));
     // After the last `#` of `wide`, and what of `narrow` has not been tried there.
     let mut retry: Option<(Words<'_>, Words<'_>)> = None;
+    let mut steps = 0;
     loop {
+        steps += 1;
         let ((want, wide_rest), (have, narrow_rest)) = (wide.split(), narrow.split());
         match (want, have) {
             (Some(ANY), _) => {
                 retry = Some((wide_rest, narrow));
                 wide = wide_rest;
             }
-            (None, None) => return true,
-            (Some(_), None) => return false,
+            (None, None) => return (true, steps),
+            (Some(_), None) => return (false, steps),
             (_, Some(ANY)) if wild && wide.is_open() => narrow = narrow_rest,
             (Some(want), Some(have)) if want == have || (want == ONE && !(wild && have == ANY)) => {
                 (wide, narrow) = (wide_rest, narrow_rest);
             }
             _ => {
-                let Some((after, untried)) = retry else { return false };
+                let Some((after, untried)) = retry else { return (false, steps) };
                 let (_, untried) = untried.split();
                 retry = Some((after, untried));
                 (wide, narrow) = (after, untried);

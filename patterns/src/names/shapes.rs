@@ -266,6 +266,11 @@ impl Shapes {
         black_box(self.looks.iter().fold(0, |sum, look| sum ^ self.texts.touch(look.hash)));
     }
 
+    /// How many shapes the topic is held against.
+    pub(super) const fn looks(&self) -> usize {
+        self.looks.len()
+    }
+
     /// Goes on with it: finds what is probably there.
     pub(super) fn guess(&mut self) {
         let guess = |look: &Look| Some((*look, self.texts.guess(look.hash)?));

@@ -268,6 +268,12 @@ impl Node {
         }
     }
 
+    /// Whether events of publishers wait already, so that no more of them should be read.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.topics.is_behind()
+    }
+
     /// Whether it takes nothing new.
     #[must_use]
     pub const fn is_draining(&self) -> bool {

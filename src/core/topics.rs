@@ -11,10 +11,14 @@ use mpreg_sockets::subscribe::Heard;
 use super::{BYTES_PER_TURN, Core, MESSAGES_PER_TURN};
 
 impl Core {
-    /// Reads what PUB sockets have published, up to a bound. True when more may be waiting.
+    /// Reads what PUB sockets have published, up to a bound, and no more than can be handed on.
+    /// True when more may be waiting.
     pub(super) fn read_publishers(&mut self, now: Time) -> bool {
         let mut bytes = 0;
         for _ in 0..MESSAGES_PER_TURN {
+            if self.node.is_behind() {
+                return true;
+            }
             let published = match self.publish.receive() {
                 Ok(Some(published)) => published,
                 Ok(None) => return false,

@@ -71,13 +71,16 @@ pub const DEFAULT_TIMEOUT_MS: u64 = 30_000;
 pub const STEPS_IN_REPLY: usize = 1_000;
 /// Steps that one turn parses, links or answers at most, so that no input holds the core long.
 pub const STEPS_PER_TURN: usize = 2_048;
-/// Events that one turn hands on at most, and patterns it takes in or lets go.
+/// Events that one turn hands on at most. What else a turn does is counted in these: each stands
+/// for about a microsecond.
 pub const DELIVERIES_PER_TURN: usize = 4_096;
-/// Deliveries that wait for their turn, beyond which nothing more is taken from publishers.
+/// Deliveries that wait for their turn, by what events have cost lately, beyond which nothing more
+/// is taken from publishers.
 pub const DELIVERIES_WAITING: usize = 1 << 20;
 /// Bytes of patterns that wait for their turn, beyond which `subscribe` is refused.
 pub const PATTERNS_WAITING_BYTES: usize = 64 << 20;
-/// Entries of a log that one call of `mpreg.topic.history` looks at.
+/// Entries of a log that one call of `mpreg.topic.history` looks at, fewer where its pattern takes
+/// many steps.
 pub const HISTORY_SCAN: usize = 32_768;
 /// Most events that one call of `mpreg.topic.next` or `mpreg.topic.history` gives.
 pub const EVENTS_PER_ANSWER: usize = 10_000;

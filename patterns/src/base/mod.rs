@@ -1,5 +1,6 @@
 //! What every system stands on: ids, time, deadlines, refusals, limits.
 
+pub(crate) mod chunks;
 pub mod deadlines;
 pub mod ids;
 pub mod limits;

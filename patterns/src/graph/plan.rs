@@ -1,12 +1,12 @@
 //! What a graph is in memory: steps in chunks, arrows as one flat list.
 
 use std::collections::VecDeque;
-use std::ops::{Index, IndexMut};
 
 use hashbrown::HashTable;
 use smol_str::SmolStr;
 
 use super::CheckAsk;
+use crate::base::chunks::Chunks;
 use crate::base::limits::NAME_BYTES;
 use crate::base::{GraphId, JobId, PeerId, Refusal, RunId, TimerId};
 use crate::ops::{CallOptions, GraphOptions, GraphReply};
@@ -371,78 +371,5 @@ impl Graph {
     pub(super) fn release(&mut self, steps: usize) -> bool {
         self.steps.truncate(self.steps.len().saturating_sub(steps));
         self.steps.len() == 0
-    }
-}
-
-const CHUNK_BITS: usize = 10;
-
-/// A list that grows without moving what is in it.
-#[derive(Debug)]
-pub(super) struct Chunks<T> {
-    chunks: Vec<Vec<T>>,
-    len: usize,
-}
-
-impl<T> Default for Chunks<T> {
-    fn default() -> Self {
-        Self { chunks: Vec::new(), len: 0 }
-    }
-}
-
-impl<T> Chunks<T> {
-    pub(super) const fn len(&self) -> usize {
-        self.len
-    }
-
-    pub(super) fn push(&mut self, item: T) {
-        match self.chunks.last_mut() {
-            Some(chunk) if chunk.len() < 1 << CHUNK_BITS => chunk.push(item),
-            _ => {
-                // The first chunk grows as it is used: most graphs are small.
-                let room = if self.chunks.is_empty() { 4 } else { 1 << CHUNK_BITS };
-                let mut chunk = Vec::with_capacity(room);
-                chunk.push(item);
-                self.chunks.push(chunk);
-            }
-        }
-        self.len += 1;
-    }
-
-    pub(super) fn get_mut(&mut self, index: usize) -> Option<&mut T> {
-        self.chunks.get_mut(index >> CHUNK_BITS)?.get_mut(index & ((1 << CHUNK_BITS) - 1))
-    }
-
-    pub(super) fn get(&self, index: usize) -> Option<&T> {
-        self.chunks.get(index >> CHUNK_BITS)?.get(index & ((1 << CHUNK_BITS) - 1))
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.chunks.iter().flatten()
-    }
-
-    pub(super) fn truncate(&mut self, len: usize) {
-        while self.len > len {
-            let Some(chunk) = self.chunks.last_mut() else { break };
-            let keep = chunk.len().saturating_sub(self.len - len);
-            self.len -= chunk.len() - keep;
-            chunk.truncate(keep);
-            if keep == 0 {
-                self.chunks.pop();
-            }
-        }
-    }
-}
-
-impl<T> Index<usize> for Chunks<T> {
-    type Output = T;
-
-    fn index(&self, index: usize) -> &T {
-        &self.chunks[index >> CHUNK_BITS][index & ((1 << CHUNK_BITS) - 1)]
-    }
-}
-
-impl<T> IndexMut<usize> for Chunks<T> {
-    fn index_mut(&mut self, index: usize) -> &mut T {
-        &mut self.chunks[index >> CHUNK_BITS][index & ((1 << CHUNK_BITS) - 1)]
     }
 }

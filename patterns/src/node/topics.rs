@@ -93,7 +93,8 @@ impl Node {
                 });
                 self.done(now, origin, outcome.map(Box::new).map_err(Box::new), out);
             }
-            (Publisher::Socket, Ok(_)) => {}
+            // What it tells is counted where it is not taken; telling of that would be more of it.
+            (Publisher::Socket, Ok(_)) | (Publisher::Broker, _) => {}
             (Publisher::Socket, Err(error)) => self.refused(now, "publish", None, &error),
         }
     }

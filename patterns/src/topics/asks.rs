@@ -10,6 +10,11 @@ use crate::names::Pattern;
 use crate::ops::{Replay, Subscribe};
 use crate::values::{self, ArrayState, Fault, Value};
 
+/// What a pattern costs that comes or goes, in deliveries: much is touched that is in no cache.
+pub(super) const PATTERN_COST: usize = 8;
+/// Bytes of its text that cost one more.
+const BYTES_PER_DELIVERY: usize = 32;
+
 /// What is to be done with the patterns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verb {
@@ -131,15 +136,19 @@ impl Topics {
     /// The outcome, if the end was reached.
     fn read_on(&mut self, now: Time, ask: &mut Ask) -> Option<Result<(), Refusal>> {
         while self.budget > 0 {
-            self.budget -= 1;
             let text = match ask.next() {
                 Ok(Some(text)) => text,
-                Ok(None) => return Some(Ok(())),
+                Ok(None) => {
+                    self.budget = self.budget.saturating_sub(1);
+                    return Some(Ok(()));
+                }
                 Err(fault) => {
                     let message = fault.message();
                     return Some(Err(Refusal::field(Code::BadField, "patterns", message)));
                 }
             };
+            let cost = PATTERN_COST + text.len() / BYTES_PER_DELIVERY;
+            self.budget = self.budget.saturating_sub(cost);
             if let Err(refusal) = self.take_one(now, ask.peer, ask.verb, &text) {
                 return Some(Err(ask.blame(refusal)));
             }

@@ -14,10 +14,16 @@ use crate::values::Value;
 const TEXT_BYTES: usize = 512;
 /// Largest payload, or headers, that a condition sees, bytes.
 const SEEN_BYTES: usize = 16 << 10;
+/// Bytes that are looked at for the price of a delivery: of what is seen, by each of its text.
+const LOOKS_PER_DELIVERY: usize = 16 << 10;
+/// What reading an event for the first time costs, as bytes of a condition.
+const READING: usize = 64;
 
 /// A condition, ready to be asked.
 pub(super) struct Condition {
     program: Program,
+    /// Bytes of its text.
+    length: usize,
 }
 
 impl std::fmt::Debug for Condition {
@@ -69,7 +75,16 @@ impl Condition {
             let message = "all, exists, exists_one, map and filter are not taken here";
             return Err(refuse(message.to_owned()));
         }
-        Ok(Self { program })
+        Ok(Self { program, length: text.len() })
+    }
+
+    /// What asking it about an event may cost, in deliveries: every word of it may go over all of
+    /// the payload and the headers.
+    pub(super) fn cost(&self, event: &Event) -> usize {
+        let seen = |value: &Value| Some(value.bytes.len()).filter(|&bytes| bytes <= SEEN_BYTES);
+        let headers = event.headers.as_ref().and_then(seen);
+        let seen = seen(&event.payload).unwrap_or(0) + headers.unwrap_or(0);
+        (READING + self.length) * seen / LOOKS_PER_DELIVERY
     }
 
     /// Whether it holds: anything but `true`, an error included, is no.

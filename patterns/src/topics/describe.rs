@@ -3,6 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::Topics;
+use super::replay::look;
 use super::retained::wall_ms;
 use super::subscribers::Target;
 use crate::base::limits::{EVENTS_PER_ANSWER, HISTORY_SCAN, REPLY_PART_BYTES};
@@ -32,6 +33,8 @@ pub struct HistoryAsk {
 struct Found {
     seqs: Vec<u64>,
     bytes: usize,
+    /// Entries that were looked at, those that took many steps counted as several.
+    seen: usize,
     /// Where the next answer has to begin, if this one is not all.
     next: Option<u64>,
 }
@@ -110,12 +113,9 @@ impl Topics {
         let mut found = Found::default();
         let first = from.max(log.first());
         for seq in first..log.next() {
-            if (seq - first) as usize == HISTORY_SCAN {
-                found.next = Some(seq);
-                break;
-            }
             let Some(event) = log.get(seq) else { break };
-            if ask.pattern.matches(&event.topic) && !found.take(seq, event, ask.limit) {
+            let full = found.seen >= HISTORY_SCAN;
+            if full || found.looks(ask, event) && !found.take(seq, event, ask.limit) {
                 found.next = Some(seq);
                 break;
             }
@@ -127,10 +127,10 @@ impl Topics {
     fn last(&self, log: u32, ask: &HistoryAsk, count: usize) -> Found {
         let mut found = Found::default();
         let log = &self.logs[log as usize];
-        for seq in (log.first()..log.next()).rev().take(HISTORY_SCAN) {
+        for seq in (log.first()..log.next()).rev() {
             let Some(event) = log.get(seq) else { break };
-            let wanted = found.seqs.len() < count && ask.pattern.matches(&event.topic);
-            if found.seqs.len() >= count || wanted && !found.take(seq, event, ask.limit) {
+            let enough = found.seqs.len() >= count || found.seen >= HISTORY_SCAN;
+            if enough || found.looks(ask, event) && !found.take(seq, event, ask.limit) {
                 break;
             }
         }
@@ -143,10 +143,11 @@ impl Topics {
         let (mut found, mut seen) =
             (Found::default(), Set::with_hasher(crate::base::seeded(self.seed)));
         let log = &self.logs[log as usize];
-        for seq in (log.first()..log.next()).rev().take(HISTORY_SCAN) {
+        for seq in (log.first()..log.next()).rev() {
             let Some(event) = log.get(seq) else { break };
-            let new = ask.pattern.matches(&event.topic) && seen.insert(&event.topic);
-            if new && !found.take(seq, event, ask.limit) {
+            let full = found.seen >= HISTORY_SCAN;
+            let new = !full && found.looks(ask, event) && seen.insert(&event.topic);
+            if full || new && !found.take(seq, event, ask.limit) {
                 break;
             }
         }
@@ -200,6 +201,13 @@ impl Topics {
 }
 
 impl Found {
+    /// Whether an entry is of what is asked for.
+    fn looks(&mut self, ask: &HistoryAsk, event: &Event) -> bool {
+        let (matches, price) = look(&ask.pattern, event);
+        self.seen += price;
+        matches
+    }
+
     /// Takes an entry if the answer has room for it.
     fn take(&mut self, seq: u64, event: &Event, limit: usize) -> bool {
         let bytes = self.bytes + event.bytes();

@@ -6,11 +6,14 @@
 //! for lack of credit; what was lost is counted. It never looks into payloads, except where
 //! somebody who waits gave a condition.
 //!
-//! One turn hands on a bounded number of events; what is more waits in line, in order.
+//! A turn has a budget, and all that takes long is paid from it: looking an event up, handing it
+//! on, conditions, patterns that come and go. What is more waits, in order: events until those
+//! before them are with everybody, and what is left of one event in line.
 
 mod asks;
 mod condition;
 mod describe;
+mod handing;
 #[cfg(test)]
 mod model;
 mod replay;
@@ -27,20 +30,22 @@ use std::sync::Arc;
 use slab::Slab;
 use smol_str::SmolStr;
 
-use crate::base::limits::{DELIVERIES_PER_TURN, DELIVERIES_WAITING};
+use crate::base::chunks::{Chunks, Shelf};
+use crate::base::limits::DELIVERIES_PER_TURN;
 use crate::base::{
-    Code, Deadlines, Ids, Limits, Map, Origin, Out, PeerId, Refusal, RunId, Time, WaitId, seeded,
+    Deadlines, Ids, Limits, Map, Origin, Out, PeerId, Refusal, RunId, Time, WaitId, seeded,
 };
-use crate::names::{Key, PatternId, PatternIndex};
+use crate::names::{Key, PatternIndex};
 use crate::ops::{Delivery, Event, Subscribe};
 use crate::values::{Body, Value};
 
 use asks::Ask;
 use condition::LastSeen;
 pub use describe::HistoryAsk;
+use handing::Handing;
 use retained::Log;
 pub use retained::Retain;
-use subscribers::{Held, Listener, Peer, Subscription, Target};
+use subscribers::{Held, Listener, Peer, Subscription};
 pub use taxonomy::Family;
 use taxonomy::Interest;
 use waits::Wait;
@@ -62,6 +67,15 @@ pub enum Publisher {
     Origin(Origin),
     /// A PUB socket, which hears nothing.
     Socket,
+    /// The broker itself, of what happens in it.
+    Broker,
+}
+
+impl Publisher {
+    /// Whether it hears that its event was taken.
+    const fn listens(&self) -> bool {
+        matches!(self, Self::Peer { confirm: true, .. } | Self::Origin(_))
+    }
 }
 
 /// What happens to the system.
@@ -228,23 +242,14 @@ enum Timer {
     Losses(PeerId),
 }
 
-/// A delivery that waits for its turn.
-#[derive(Debug)]
-struct Due {
-    target: Target,
-    serial: u32,
-    seq: u64,
-    event: Arc<Event>,
-}
-
 /// The system of topics.
 #[derive(Debug)]
 pub struct Topics {
     limits: Limits,
     index: PatternIndex,
     /// By pattern.
-    held: Vec<Held>,
-    subscriptions: Slab<Subscription>,
+    held: Chunks<Held>,
+    subscriptions: Shelf<Subscription>,
     listeners: Slab<Listener>,
     by_text: Map<SmolStr, u32>,
     /// By the slot of the connection.
@@ -254,12 +259,11 @@ pub struct Topics {
     serial: u32,
     asks: VecDeque<Ask>,
     asked_bytes: usize,
-    line: VecDeque<Due>,
+    handing: Handing,
     /// Replays that can go on.
     lagging: VecDeque<u32>,
     /// Patterns of connections that are gone.
     leaving: VecDeque<u32>,
-    found: Vec<PatternId>,
     /// What conditions see of the event that is handed on.
     seen: LastSeen,
     /// Waits whose last event has come.
@@ -281,8 +285,8 @@ impl Topics {
         let mut topics = Self {
             limits,
             index: PatternIndex::new(seed),
-            held: Vec::new(),
-            subscriptions: Slab::new(),
+            held: Chunks::default(),
+            subscriptions: Shelf::default(),
             listeners: Slab::new(),
             by_text: Map::with_hasher(seeded(seed)),
             peers: Vec::new(),
@@ -291,10 +295,9 @@ impl Topics {
             serial: 0,
             asks: VecDeque::new(),
             asked_bytes: 0,
-            line: VecDeque::new(),
+            handing: Handing::default(),
             lagging: VecDeque::new(),
             leaving: VecDeque::new(),
-            found: Vec::new(),
             seen: LastSeen::default(),
             met: Vec::new(),
             deadlines: Deadlines::default(),
@@ -316,7 +319,7 @@ impl Topics {
             Input::Publish { by, event } => self.publish(now, by, event, out),
             Input::Tell { topic, payload } => {
                 let event = Event { topic, payload, headers: None, message: RunId(0) };
-                self.spread(now, Arc::new(event), out);
+                self.publish(now, Publisher::Broker, Arc::new(event), out);
             }
             Input::Subscribe { peer, ask } => self.subscribe(now, peer, ask, out),
             Input::Unsubscribe { peer, id, patterns } => {
@@ -350,22 +353,17 @@ impl Topics {
                 Timer::Losses(peer) => self.report_losses(now, peer, out),
             }
         }
-        while self.budget > 0
-            && let Some(due) = self.line.pop_front()
-        {
-            self.budget -= 1;
-            self.hand(now, due, out);
-            self.finish_waits(out);
-        }
+        self.hand_on(now, out);
         self.take_in(now, out);
         self.let_go();
+        // Last: no log is read on while its last event is still being handed to those who are live.
         self.replay(out);
     }
 
     /// When `tick` next has work, in monotonic nanoseconds; 0 when there is work now.
     #[must_use]
     pub fn wake_at(&self) -> Option<u64> {
-        let busy = !self.line.is_empty()
+        let busy = self.is_behind()
             || !self.asks.is_empty()
             || !self.lagging.is_empty()
             || !self.leaving.is_empty();
@@ -401,90 +399,6 @@ impl Topics {
         if now != self.turn {
             self.turn = now;
             self.budget = DELIVERIES_PER_TURN;
-        }
-    }
-
-    fn publish(&mut self, now: Time, by: Publisher, event: Arc<Event>, out: &mut Out<Output>) {
-        if self.line.len() >= DELIVERIES_WAITING {
-            self.counters.refused += 1;
-            let message = format!("{DELIVERIES_WAITING} deliveries wait for their turn");
-            let outcome = Err(Refusal::new(Code::Busy, message));
-            return out.push(Output::Published { by, outcome });
-        }
-        let message = self.spread(now, event, out);
-        if !matches!(by, Publisher::Peer { confirm: false, .. } | Publisher::Socket) {
-            out.push(Output::Published { by, outcome: Ok(message) });
-        }
-    }
-
-    /// Hands an event to everybody who wants it.
-    fn spread(&mut self, now: Time, mut event: Arc<Event>, out: &mut Out<Output>) -> RunId {
-        let message = self.ids.next(now);
-        // Nobody else has it yet, so nothing is copied.
-        Arc::make_mut(&mut event).message = message;
-        self.counters.published += 1;
-        let mut found = std::mem::take(&mut self.found);
-        self.index.matches(&event.topic, &mut found);
-        for &pattern in &found {
-            self.keep_event(now, pattern, &event);
-        }
-        // The last one gets it without a count of its own: an event often has one taker.
-        let last = found.pop();
-        for &pattern in &found {
-            self.hand_holders(now, pattern, event.clone(), out);
-        }
-        if let Some(last) = last {
-            self.hand_holders(now, last, event, out);
-        }
-        found.clear();
-        self.found = found;
-        message
-    }
-
-    fn hand_holders(
-        &mut self,
-        now: Time,
-        pattern: PatternId,
-        event: Arc<Event>,
-        out: &mut Out<Output>,
-    ) {
-        let held = &mut self.held[pattern.0 as usize];
-        held.seq += 1;
-        let (seq, targets, mut event) = (held.seq, held.targets.len(), Some(event));
-        for at in 0..targets {
-            let target = self.held[pattern.0 as usize].targets[at];
-            let Some(serial) = self.serial_of(target) else { continue };
-            let taken = if at + 1 == targets { event.take() } else { event.clone() };
-            let Some(event) = taken else { break };
-            let due = Due { target, serial, seq, event };
-            if self.line.is_empty() && self.budget > 0 {
-                self.budget -= 1;
-                self.hand(now, due, out);
-            } else if !self.reads_log(target) {
-                self.line.push_back(due);
-            } else if let Target::Peer(subscription) = target {
-                self.fall_behind(subscription);
-            }
-        }
-        self.finish_waits(out);
-    }
-
-    /// Hands one event to one of those who want it.
-    fn hand(&mut self, now: Time, due: Due, out: &mut Out<Output>) {
-        if self.serial_of(due.target) != Some(due.serial) {
-            return;
-        }
-        match due.target {
-            Target::Peer(subscription) => self.hand_peer(now, subscription, due, out),
-            Target::Text(listener) => {
-                let Some(listener) = self.listeners.get(listener as usize) else { return };
-                let seq = listener.headers.then_some(due.seq);
-                let (text, event) = (listener.text.clone(), due.event);
-                self.counters.delivered += 1;
-                out.push(Output::Broadcast(Broadcast { text, seq, event }));
-            }
-            Target::Wait(wait) => self.hand_wait(now, wait, due.seq, due.event),
-            Target::Log(_) => {}
         }
     }
 }

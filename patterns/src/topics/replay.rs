@@ -14,7 +14,9 @@ use crate::names::Pattern;
 use crate::ops::{Delivery, Event, Replay};
 
 /// Entries of a log that are passed over for the price of one delivery.
-const PASSED: usize = 16;
+const PASSED: usize = 8;
+/// Steps of looking whether a topic matches for the price of one entry.
+const STEPS: usize = 8;
 /// Entries that one replay looks at before it is another's turn.
 const SLICE: usize = 4_096;
 /// Events that one replay hands on before it is another's turn.
@@ -35,6 +37,12 @@ pub(super) struct Cursor {
     queued: bool,
     /// Events that were gone before they could be handed on.
     pub(super) missed: u64,
+}
+
+/// Whether a pattern matches an entry, and what that has cost, in entries.
+pub(super) fn look(pattern: &Pattern, event: &Event) -> (bool, usize) {
+    let (matches, steps) = pattern.look(&event.topic);
+    (matches, steps.div_ceil(STEPS))
 }
 
 /// How a slice of a replay ended.
@@ -65,13 +73,14 @@ impl Cursor {
         while let Some(left) = self.back {
             if left == 0 || self.next <= kept.first() {
                 self.back = None;
-            } else if seen == SLICE {
+            } else if seen >= SLICE {
                 break;
             } else {
                 self.next -= 1;
-                seen += 1;
-                let event = kept.get(self.next);
-                if event.is_some_and(|event| self.pattern.matches(&event.topic)) {
+                let Some(event) = kept.get(self.next) else { break };
+                let (matches, price) = look(&self.pattern, event);
+                seen += price;
+                if matches {
                     self.back = Some(left - 1);
                 }
             }
@@ -85,14 +94,18 @@ impl Cursor {
             self.missed += kept.first() - self.next;
             self.next = kept.first();
         }
-        for seen in 1..=most {
-            let Some(event) = kept.get(self.next) else { return (None, seen - 1) };
-            if self.pattern.matches(&event.topic) {
+        let mut seen = 0;
+        while seen < most
+            && let Some(event) = kept.get(self.next)
+        {
+            let (matches, price) = look(&self.pattern, event);
+            seen += price;
+            if matches {
                 return (Some((self.next, event.clone())), seen);
             }
             self.next += 1;
         }
-        (None, most)
+        (None, seen)
     }
 }
 
@@ -100,12 +113,12 @@ impl Topics {
     /// Whether a target takes its events from a log.
     pub(super) fn reads_log(&self, target: Target) -> bool {
         let Target::Peer(at) = target else { return false };
-        self.subscriptions.get(at as usize).is_some_and(|of| of.cursor.is_some())
+        self.subscriptions.get(at).is_some_and(|of| of.cursor.is_some())
     }
 
     /// An event has come that stands at the end of the log by now.
     pub(super) fn live(&mut self, at: u32, event: Arc<Event>, out: &mut Out<Output>) {
-        let subscription = &mut self.subscriptions[at as usize];
+        let subscription = &mut self.subscriptions[at];
         let to = subscription.peer;
         let Some(cursor) = &mut subscription.cursor else { return };
         let peer = self.peers.get_mut(to.slot as usize).and_then(Option::as_deref_mut);
@@ -123,7 +136,7 @@ impl Topics {
 
     /// A subscription goes on from the log, when its turn comes.
     pub(super) fn fall_behind(&mut self, at: u32) {
-        let Some(subscription) = self.subscriptions.get_mut(at as usize) else { return };
+        let Some(subscription) = self.subscriptions.get_mut(at) else { return };
         let Some(cursor) = &mut subscription.cursor else { return };
         if std::mem::replace(&mut cursor.live, false) {
             // The first that did not go out is the last of the log.
@@ -139,7 +152,7 @@ impl Topics {
         let Some(peer) = self.peer(id) else { return };
         for at in std::mem::take(&mut peer.paused) {
             // It may have been let go meanwhile, and its place be another's.
-            let subscription = self.subscriptions.get_mut(at as usize).filter(|of| of.peer == id);
+            let subscription = self.subscriptions.get_mut(at).filter(|of| of.peer == id);
             if let Some(cursor) = subscription.and_then(|of| of.cursor.as_mut())
                 && !cursor.live
                 && !std::mem::replace(&mut cursor.queued, true)
@@ -154,7 +167,7 @@ impl Topics {
         while self.budget > 0
             && let Some(at) = self.lagging.pop_front()
         {
-            let Some(subscription) = self.subscriptions.get_mut(at as usize) else { continue };
+            let Some(subscription) = self.subscriptions.get_mut(at) else { continue };
             let Some(mut cursor) = subscription.cursor.take() else { continue };
             let id = subscription.peer;
             cursor.queued = false;
@@ -170,14 +183,14 @@ impl Topics {
                     }
                 }
             }
-            self.subscriptions[at as usize].cursor = Some(cursor);
+            self.subscriptions[at].cursor = Some(cursor);
         }
     }
 
     fn slice(&mut self, at: u32, cursor: &mut Cursor, out: &mut Out<Output>) -> Slice {
         let kept = &self.logs[cursor.log as usize];
         let mut seen = cursor.seek(kept);
-        let subscription = &self.subscriptions[at as usize];
+        let subscription = &self.subscriptions[at];
         let to = subscription.peer;
         let peer = self.peers.get_mut(to.slot as usize).and_then(Option::as_deref_mut);
         let Some(peer) = peer.filter(|peer| peer.id == to) else { return Slice::Paused };

@@ -33,6 +33,8 @@ pub struct Retain {
 #[derive(Debug)]
 pub(super) struct Log {
     pub(super) rule: Retain,
+    /// Its pattern.
+    id: PatternId,
     events: VecDeque<Arc<Event>>,
     /// The sequence number of the oldest; the first event ever has 1.
     first: u64,
@@ -42,8 +44,8 @@ pub(super) struct Log {
 }
 
 impl Log {
-    fn new(rule: Retain) -> Self {
-        Self { rule, events: VecDeque::new(), first: 1, bytes: 0, aging: false }
+    fn new(rule: Retain, id: PatternId) -> Self {
+        Self { rule, id, events: VecDeque::new(), first: 1, bytes: 0, aging: false }
     }
 
     /// The sequence number of the oldest event.
@@ -106,17 +108,17 @@ impl Topics {
     /// Adds a log.
     pub(super) fn keep(&mut self, rule: &Retain) {
         let log = self.logs.len() as u32;
-        self.logs.push(Log::new(rule.clone()));
-        self.attach(&rule.pattern, Target::Log(log));
+        let (pattern, _) = self.attach(&rule.pattern, Target::Log(log));
+        self.logs.push(Log::new(rule.clone(), pattern));
     }
 
-    /// Puts an event into the logs of one pattern it matches.
-    pub(super) fn keep_event(&mut self, now: Time, pattern: PatternId, event: &Arc<Event>) {
-        for at in 0.. {
-            let targets = &self.held[pattern.0 as usize].targets;
-            let Some(&Target::Log(log)) = targets.get(at) else { return };
-            self.logs[log as usize].append(now.wall_ms, event.clone());
-            self.watch_age(now, log);
+    /// Puts an event that was looked up into the logs whose patterns it matches.
+    pub(super) fn keep_event(&mut self, now: Time, event: &Arc<Event>) {
+        for log in 0..self.logs.len() {
+            if self.handing.found(self.logs[log].id) {
+                self.logs[log].append(now.wall_ms, event.clone());
+                self.watch_age(now, log as u32);
+            }
         }
     }
 

@@ -5,8 +5,10 @@ use std::hash::BuildHasher;
 use hashbrown::HashTable;
 use smol_str::SmolStr;
 
+use super::asks::PATTERN_COST;
+use super::handing::Due;
 use super::replay::Cursor;
-use super::{Due, Input, Output, Timer, Topics};
+use super::{Input, Output, Timer, Topics};
 use crate::base::{Code, Out, PeerId, Refusal, Set, Time, seeded};
 use crate::names::{Key, Pattern, PatternId};
 use crate::ops::Delivery;
@@ -70,8 +72,9 @@ pub(super) struct Listener {
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) id: PeerId,
-    /// Its subscriptions, by their text.
-    pub(super) texts: HashTable<u32>,
+    /// Its subscriptions, by their text: beside each the hash, so that growing looks at nothing
+    /// else.
+    pub(super) texts: HashTable<(u32, u32)>,
     pub(super) credit: Option<u32>,
     in_hand: u32,
     stalled: bool,
@@ -130,8 +133,10 @@ impl Topics {
         })
     }
 
-    pub(super) const fn next_serial(&mut self) -> u32 {
+    /// Names another life of a place. It hears of no event that was there before it.
+    pub(super) fn next_serial(&mut self) -> u32 {
         self.serial = self.serial.wrapping_add(1);
+        self.handing.came(self.serial);
         self.serial
     }
 
@@ -139,7 +144,7 @@ impl Topics {
     pub(super) fn serial_of(&self, target: Target) -> Option<u32> {
         match target {
             Target::Log(_) => None,
-            Target::Peer(at) => self.subscriptions.get(at as usize).map(|of| of.serial),
+            Target::Peer(at) => self.subscriptions.get(at).map(|of| of.serial),
             Target::Text(at) => self.listeners.get(at as usize).map(|of| of.serial),
             Target::Wait(at) => self.waits.get(at as usize).map(|of| of.id.serial),
         }
@@ -149,8 +154,8 @@ impl Topics {
     pub(super) fn attach(&mut self, pattern: &Pattern, target: Target) -> (PatternId, u32) {
         let (id, is_new) = self.index.insert(pattern);
         let at = id.0 as usize;
-        if self.held.len() <= at {
-            self.held.resize_with(at + 1, Held::default);
+        while self.held.len() <= at {
+            self.held.push(Held::default());
         }
         if is_new {
             self.held[at] = Held::default();
@@ -175,7 +180,7 @@ impl Topics {
             return;
         }
         match held.targets.get(place as usize) {
-            Some(&Target::Peer(moved)) => self.subscriptions[moved as usize].place = place,
+            Some(&Target::Peer(moved)) => self.subscriptions[moved].place = place,
             Some(&Target::Text(moved)) => self.listeners[moved as usize].place = place,
             Some(&Target::Wait(moved)) => self.waits[moved as usize].place = place,
             Some(Target::Log(_)) | None => {}
@@ -211,7 +216,7 @@ impl Topics {
         if self.reads_log(Target::Peer(at)) {
             return self.live(at, due.event, out);
         }
-        let subscription = &self.subscriptions[at as usize];
+        let subscription = &self.subscriptions[at];
         let to = subscription.peer;
         let peer = self.peers.get_mut(to.slot as usize).and_then(Option::as_deref_mut);
         let Some(peer) = peer.filter(|peer| peer.id == to) else { return };
@@ -228,7 +233,7 @@ impl Topics {
 
     /// Counts an event that a peer does not get, and tells of it before long.
     fn lose(&mut self, now: Time, at: u32) {
-        let subscription = &mut self.subscriptions[at as usize];
+        let subscription = &mut self.subscriptions[at];
         subscription.dropped += 1;
         self.held[subscription.pattern.0 as usize].dropped += 1;
         self.counters.dropped += 1;
@@ -254,7 +259,7 @@ impl Topics {
             return;
         }
         let texts = losing.iter().filter_map(|&at| {
-            let subscription = self.subscriptions.get(at as usize)?;
+            let subscription = self.subscriptions.get(at)?;
             (subscription.peer == id).then(|| subscription.text.as_str())
         });
         let mut patterns: Vec<&str> = texts.collect();
@@ -273,7 +278,7 @@ impl Topics {
             peer.in_hand = peer.in_hand.saturating_sub(1);
         }
         let Some(at) = self.subscription(id, text) else { return };
-        if let Some(cursor) = &mut self.subscriptions[at as usize].cursor {
+        if let Some(cursor) = &mut self.subscriptions[at].cursor {
             cursor.missed += 1;
         }
         self.lose(now, at);
@@ -321,7 +326,7 @@ impl Topics {
             let message = format!("the broker holds {all} patterns");
             return Err(Refusal::new(Code::TooManyPatterns, message));
         }
-        let at = self.subscriptions.vacant_key() as u32;
+        let at = self.subscriptions.next();
         let (pattern, place) = self.attach(pattern, Target::Peer(at));
         let (text, serial) = (SmolStr::new(text), self.next_serial());
         let behind = cursor.is_some();
@@ -336,11 +341,8 @@ impl Topics {
             dropped,
             cursor,
         });
-        let (peers, subscriptions) = (&mut self.peers, &self.subscriptions);
-        let hasher = seeded(self.seed);
-        if let Some(peer) = &mut peers[id.slot as usize] {
-            let rehash = |&at: &u32| hasher.hash_one(&*subscriptions[at as usize].text);
-            peer.texts.insert_unique(hash, at, rehash);
+        if let Some(peer) = &mut self.peers[id.slot as usize] {
+            peer.texts.insert_unique(wide(hash), (hash, at), |&(hash, _)| wide(hash));
         }
         if behind {
             self.fall_behind(at);
@@ -351,12 +353,14 @@ impl Topics {
     /// The subscription that a peer wrote so.
     pub(super) fn subscription(&self, id: PeerId, text: &str) -> Option<u32> {
         let peer = self.peers.get(id.slot as usize)?.as_deref().filter(|peer| peer.id == id)?;
-        let is_it = |&at: &u32| self.subscriptions[at as usize].text == text;
-        peer.texts.find(self.hash(text), is_it).copied()
+        let hash = self.hash(text);
+        let is_it =
+            |&(other, at): &(u32, u32)| other == hash && self.subscriptions[at].text == text;
+        peer.texts.find(wide(hash), is_it).map(|&(_, at)| at)
     }
 
-    fn hash(&self, text: &str) -> u64 {
-        seeded(self.seed).hash_one(text)
+    fn hash(&self, text: &str) -> u32 {
+        seeded(self.seed).hash_one(text) as u32
     }
 
     /// Takes a subscription away that its peer no longer wants.
@@ -364,7 +368,7 @@ impl Topics {
         let Some(found) = self.subscription(id, text) else { return };
         let hash = self.hash(text);
         if let Some(peer) = self.peer(id)
-            && let Ok(entry) = peer.texts.find_entry(hash, |&at| at == found)
+            && let Ok(entry) = peer.texts.find_entry(wide(hash), |&(_, at)| at == found)
         {
             entry.remove();
         }
@@ -373,7 +377,7 @@ impl Topics {
 
     /// Takes a subscription away.
     pub(super) fn release(&mut self, at: u32) {
-        let Some(gone) = self.subscriptions.try_remove(at as usize) else { return };
+        let Some(gone) = self.subscriptions.remove(at) else { return };
         self.detach(gone.pattern, gone.place);
     }
 
@@ -383,15 +387,20 @@ impl Topics {
         let Some(peer) = slot.and_then(|slot| slot.take_if(|peer| peer.id == id)) else { return };
         self.asks.retain(|ask| ask.peer != id);
         self.asked_bytes = self.asks.iter().map(super::Ask::bytes).sum();
-        self.leaving.extend(peer.texts);
+        self.leaving.extend(peer.texts.into_iter().map(|(_, at)| at));
     }
 
     pub(super) fn let_go(&mut self) {
         while self.budget > 0
             && let Some(at) = self.leaving.pop_front()
         {
-            self.budget -= 1;
+            self.budget = self.budget.saturating_sub(PATTERN_COST);
             self.release(at);
         }
     }
+}
+
+/// For a table, which reads a hash from both ends.
+const fn wide(hash: u32) -> u64 {
+    (hash as u64) << 32 | hash as u64
 }

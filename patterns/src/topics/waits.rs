@@ -14,7 +14,7 @@ use crate::names::{Pattern, PatternId};
 use crate::ops::Event;
 use crate::values::{Body, Frames, Kind, Value};
 
-/// What a condition costs of a turn, in deliveries.
+/// What a condition costs of a turn, in deliveries, beside what it may look at.
 const CONDITION_COST: usize = 8;
 
 /// What somebody waits for.
@@ -104,7 +104,7 @@ impl Topics {
             return;
         }
         if let Some(condition) = &wait.condition {
-            self.budget = self.budget.saturating_sub(CONDITION_COST);
+            self.budget = self.budget.saturating_sub(CONDITION_COST + condition.cost(&event));
             if !condition.holds(&event, &mut self.seen) {
                 return;
             }

@@ -1,6 +1,8 @@
 //! No input holds the core longer than 10 ms: one peer sends the worst there is, another measures
 //! how long its pings take meanwhile.
 
+mod topics;
+
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -32,6 +34,12 @@ const DEBTS: &[(&str, u64)] = &[
     ("1,000 looks into 1 MB", 60),
     // Not one input but many: the thread that reads for all peers is busy with them.
     ("32 full envelopes", 60),
+    // libzmq's own: it takes in all that one SUB has subscribed to without a pause, and when a SUB
+    // goes it looks through the texts of all.
+    ("50,000 texts that come", 80),
+    ("50,000 texts that go", 100),
+    ("one that goes beside them", 60),
+    ("10 that go beside them", 500),
 ];
 
 /// Pings without a pause, and keeps the longest round trip since it was last asked.

@@ -28,9 +28,12 @@ use crate::raw::{self, Shared};
 const SEND_MESSAGES: i32 = 16_384;
 /// Payloads below this size are copied for each pattern, larger ones are shared by everybody.
 const COPY_BYTES: usize = 1 << 10;
-/// Bytes of shared payloads that may wait, whoever they wait for. One subscriber that does not
-/// read holds what [`SEND_MESSAGES`] allows; this bounds what that may come to.
+/// Bytes of shared payloads that may wait, whoever they wait for.
 const HELD_BYTES: usize = 256 << 20;
+/// From here on fewer messages wait for each subscriber: who has more than that waiting already
+/// loses what comes, until it reads. So large payloads are the loss of those who do not read, and
+/// of nobody else.
+const MUCH_BYTES: usize = HELD_BYTES / 2;
 /// Longest subscription, and message of an XSUB's user, before libzmq closes the connection. A
 /// valid text is far shorter; one up to this length is told what is wrong with it.
 const TEXT_BYTES: i64 = 4 << 10;
@@ -72,6 +75,8 @@ pub struct SubscribeSocket {
     /// The last payload that was shared: an event goes out once for each pattern.
     last: Option<Arc<Shared>>,
     held: Arc<AtomicUsize>,
+    /// Messages that may wait for one subscriber now.
+    room: i32,
     strays: u64,
 }
 
@@ -88,6 +93,7 @@ impl SubscribeSocket {
         socket.set_linger(LINGER_MS)?;
         socket.set_sndhwm(SEND_MESSAGES)?;
         socket.set_maxmsgsize(TEXT_BYTES)?;
+        socket.set_backlog(raw::BACKLOG)?;
         socket.set_heartbeat_ivl(HEARTBEAT_MS)?;
         socket.set_heartbeat_timeout(STALL_MS)?;
         socket.set_ipv6(address.starts_with("tcp://["))?;
@@ -103,6 +109,7 @@ impl SubscribeSocket {
             buffer: Vec::new(),
             last: None,
             held: Arc::default(),
+            room: SEND_MESSAGES,
             strays: 0,
         })
     }
@@ -222,12 +229,33 @@ impl SubscribeSocket {
             return Ok(Arc::clone(last));
         }
         self.last = None;
+        self.make_room(payload.len())?;
         if self.held_bytes() > HELD_BYTES {
             return Err(zmq::Error::EAGAIN);
         }
         let shared = Shared::new(payload.clone(), &self.held);
         self.last = Some(Arc::clone(&shared));
         Ok(shared)
+    }
+
+    /// Lets fewer messages wait for each subscriber while much is held, as many as a quarter of
+    /// what is left would hold, and all again once little is. libzmq tells every connection of a
+    /// change, so there are few.
+    fn make_room(&mut self, bytes: usize) -> Result<(), zmq::Error> {
+        let held = self.held_bytes();
+        let room = if held >= MUCH_BYTES {
+            let fit = HELD_BYTES.saturating_sub(held) / 4 / bytes;
+            self.room.min(1 << fit.clamp(1, SEND_MESSAGES as usize).ilog2())
+        } else if held < MUCH_BYTES / 2 {
+            SEND_MESSAGES
+        } else {
+            self.room
+        };
+        if room != self.room {
+            self.room = room;
+            self.socket.set_sndhwm(room)?;
+        }
+        Ok(())
     }
 }
 

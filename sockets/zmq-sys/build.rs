@@ -113,6 +113,21 @@ const CORRECTIONS: &[Correction] = &[
         after: "            if (_manual)\n                _pending_pipes.push_back (NULL);\n\
             \x20           _pending_data.push_back (blob_t (msg_data, msg.size ()));\n",
     },
+    // A reader tells its writer what it has read after each half of what may wait, thousands of
+    // messages where so many may. Until then one that reads looks like one that does not, once
+    // fewer may wait: so it tells more often, and whenever that changes.
+    Correction {
+        file: "pipe.cpp",
+        before: "    const int result = (hwm_ + 1) / 2;\n",
+        after: "    const int result = std::min ((hwm_ + 1) / 2, 64);\n",
+    },
+    Correction {
+        file: "pipe.cpp",
+        before: "    set_hwms (inhwm_, outhwm_);\n",
+        after: "    set_hwms (inhwm_, outhwm_);\n\
+            \x20   if (_state == active)\n\
+            \x20       send_activate_write (_peer, _msgs_read);\n",
+    },
     // A peer that names itself as the ROUTER is about to name an unnamed one makes it abort, and
     // the names are easily guessed. Names that start with zero are the ROUTER's: a peer that
     // claims one is treated as unnamed.

@@ -138,6 +138,22 @@ fn who_does_not_read_delays_nobody() {
     assert!(grown < 96, "{grown} MiB for three that do not read");
 }
 
+/// Large events fill what may wait much earlier. That is the stopped one's loss alone.
+#[test]
+fn who_does_not_read_large_events_costs_nobody_else_any() {
+    let _turn = alone();
+    let broker = Broker::start();
+    let mut readers = [(); 2].map(|()| Sub::new(&broker, &[ALL]));
+    let publisher = Pub::new(&broker);
+    let _stopped = stopped(&broker);
+    let memory = broker.resident_bytes();
+    let large = Stream { count: 6_000, bytes: 64 << 10, window: 64, pause: Duration::ZERO };
+    large.run(&publisher, &mut readers);
+    let grown = broker.resident_bytes().saturating_sub(memory) / MIB;
+    println!("{grown} MiB more after {} MiB of events", 6_000 / 16);
+    assert!(grown < 320, "{grown} MiB for one that does not read");
+}
+
 /// Reads until the event with this payload, and returns how many events came and how many numbers
 /// are missing between them.
 fn gaps(peer: &Raw, last: &Json) -> (u64, u64) {

@@ -65,6 +65,7 @@ impl PublishSocket {
         socket.set_linger(0)?;
         socket.set_rcvhwm(RECEIVE_MESSAGES)?;
         socket.set_maxmsgsize(FRAME_BYTES as i64)?;
+        socket.set_backlog(raw::BACKLOG)?;
         socket.set_heartbeat_ivl(HEARTBEAT_MS)?;
         socket.set_heartbeat_timeout(SILENCE_MS)?;
         socket.set_ipv6(address.starts_with("tcp://["))?;

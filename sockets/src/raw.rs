@@ -14,6 +14,10 @@ use tokio::io::unix::AsyncFd;
 
 use zmq::{Error, Socket};
 
+/// Connections that may wait to be taken in. At libzmq's 100 a crowd that comes at one moment loses
+/// some of its first packets, and each is sent again only after 1, 3, 7, 15 … seconds.
+pub(crate) const BACKLOG: i32 = 4_096;
+
 /// Asks a ROUTER to tell when a peer connects, by `[id, empty]`, and when one is gone, by
 /// `[id, gone]` (draft API). Both come without metadata, unlike everything a peer sends.
 ///

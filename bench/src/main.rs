@@ -7,6 +7,7 @@
 
 mod baseline;
 mod broker;
+mod calls;
 mod dealer;
 mod events;
 mod graph_tally;
@@ -55,6 +56,12 @@ enum Command {
     Pubsub(Options),
     /// The pattern index: memory, matches and pauses with millions of patterns.
     Patterns(workloads::patterns::Options),
+    /// The rules alone with so many calls, for scripts/instructions.
+    #[command(hide = true)]
+    Calls {
+        /// How many.
+        count: u64,
+    },
     /// One process of a measurement; started by the bench itself.
     #[command(hide = true)]
     Role {
@@ -69,6 +76,7 @@ fn main() -> ExitCode {
         Command::Graph(options) => workloads::graph::run(&options).map(Some),
         Command::Pubsub(options) => workloads::pubsub::run(&options).map(Some),
         Command::Patterns(options) => workloads::patterns::run(&options).map(Some),
+        Command::Calls { count } => calls::run(count).map(|()| None),
         Command::Role { role } => role::play(&role).map(|()| None),
     };
     match done {

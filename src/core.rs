@@ -1,6 +1,7 @@
 //! The thread that owns the sockets and the rules: poll, read, decide, write, sleep.
 
 mod control;
+mod memory;
 mod topics;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::broker::{Sockets, seed};
 
 pub(crate) use control::Control;
 use control::{DRAIN, RUN};
+use memory::resident_bytes;
 
 /// Messages read before anything is answered: bounds both latency and memory of a turn.
 const MESSAGES_PER_TURN: usize = 1_024;
@@ -70,6 +72,8 @@ pub(crate) struct Core {
     traffic: Traffic,
     bytes_read: u64,
     items_read: u64,
+    /// Connections and texts that ended since memory was given back, and at the last sweep.
+    ended: [u64; 2],
     started: Instant,
     control: Arc<Control>,
     drain: Duration,
@@ -103,6 +107,7 @@ impl Core {
             traffic: Traffic::default(),
             bytes_read: 0,
             items_read: 0,
+            ended: [0; 2],
             started: Instant::now(),
             control,
             drain,
@@ -241,6 +246,7 @@ impl Core {
         let Some(mut peer) = self.peers[slot as usize].take() else { return };
         self.by_routing_id.remove(&peer.routing_id);
         self.free.push(slot);
+        self.ended[0] += 1;
         let mut unsent = peer.session.unsent();
         // Not into the buffer of sends: what waits there for other peers stays.
         let mut left = Out::new();
@@ -528,6 +534,7 @@ impl Core {
         }));
         self.encode(now);
         self.write(now);
+        self.give_memory_back();
     }
 
     /// Tells everybody once, then says whether nothing is in flight any more.
@@ -577,11 +584,4 @@ impl Core {
             let _ = self.ear.recv_bytes(zmq::DONTWAIT);
         }
     }
-}
-
-/// Memory the process holds, as the system counts it; 0 where it does not say.
-fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
-    pages.unwrap_or(0) * rustix::param::page_size() as u64
 }

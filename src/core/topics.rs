@@ -49,7 +49,10 @@ impl Core {
         for _ in 0..MESSAGES_PER_TURN {
             let input = match self.subscribe.receive() {
                 Ok(Some(Heard::Subscribed(key))) => node::Input::Listen(key),
-                Ok(Some(Heard::Unsubscribed(key))) => node::Input::Unlisten(key),
+                Ok(Some(Heard::Unsubscribed(key))) => {
+                    self.ended[0] += 1;
+                    node::Input::Unlisten(key)
+                }
                 Ok(Some(Heard::Refused { text, refusal })) => {
                     node::Input::Refused { endpoint: "subscribe", topic: Some(text), refusal }
                 }

@@ -149,7 +149,7 @@ impl Topics {
 
     /// What waited for credit or for the connection goes on.
     pub(super) fn resume(&mut self, id: PeerId) {
-        let Some(peer) = self.peer(id) else { return };
+        let Some(peer) = self.peer(id).filter(|peer| !peer.is_stalled()) else { return };
         for at in std::mem::take(&mut peer.paused) {
             // It may have been let go meanwhile, and its place be another's.
             let subscription = self.subscriptions.get_mut(at).filter(|of| of.peer == id);

@@ -276,6 +276,8 @@ impl Topics {
         let Some(peer) = self.peer(id) else { return };
         if peer.credit.is_some() {
             peer.in_hand = peer.in_hand.saturating_sub(1);
+            // Its credit may be all that a replay waits for.
+            self.resume(id);
         }
         let Some(at) = self.subscription(id, text) else { return };
         if let Some(cursor) = &mut self.subscriptions[at].cursor {

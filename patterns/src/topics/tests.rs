@@ -276,6 +276,18 @@ fn credit(#[case] script: &str) {
     → c1 event a.# a.x #4 4
 "#
 )]
+#[case::goes_on_with_the_credit_of_what_was_not_delivered(
+    r#"
+    keep a.#
+    c2 publishes p a.x 1 quietly
+    c2 publishes p a.x 2 quietly
+    c1 subscribes a.# replay=all credit=1
+    → c1 subscribed 1, credit 1
+    → c1 event a.# a.x #1 1
+    c1 misses a.#
+    → c1 event a.# a.x #2 2 missed 1
+"#
+)]
 #[case::what_is_gone_is_missed(
     r#"
     keep a.# count=2

@@ -293,9 +293,11 @@ impl Topics {
     }
 
     pub(super) fn stall(&mut self, id: PeerId, stalled: bool) {
-        let Some(peer) = self.peer(id) else { return };
-        peer.stalled = stalled;
-        if !stalled {
+        if stalled {
+            // One that holds nothing yet may subscribe before it reads again.
+            self.peer_or_new(id).stalled = true;
+        } else if let Some(peer) = self.peer(id) {
+            peer.stalled = false;
             self.resume(id);
         }
     }

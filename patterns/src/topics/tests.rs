@@ -276,6 +276,19 @@ fn credit(#[case] script: &str) {
     → c1 event a.# a.x #4 4
 "#
 )]
+#[case::waits_for_a_connection_that_stalled_before(
+    r#"
+    keep a.#
+    c2 publishes p a.x 1 quietly
+    c1 stalls
+    c1 subscribes a.# replay=all
+    → c1 subscribed 1
+    c2 publishes p a.x 2 quietly
+    c1 flows
+    → c1 event a.# a.x #1 1
+    → c1 event a.# a.x #2 2
+"#
+)]
 #[case::goes_on_with_the_credit_of_what_was_not_delivered(
     r#"
     keep a.#

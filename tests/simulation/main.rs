@@ -9,13 +9,16 @@ mod checkers;
 mod network;
 mod peers;
 mod plans;
+mod roles;
+mod tally;
 mod workload;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rstest::rstest;
-use world::{Scenario, Tally, World};
+use tally::Tally;
+use world::{Scenario, World};
 
 /// Runs of each scenario, unless `MPREG_SEEDS` says otherwise.
 const SEEDS: u64 = 40;

@@ -1,6 +1,6 @@
 //! One simulation: a broker, its peers and the network in virtual time, and what goes wrong.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use mpreg_patterns::base::{Limits, Rng, RunId, Time};
 use mpreg_patterns::ops::{Reply, Request};
@@ -9,8 +9,10 @@ use mpreg_patterns::values::{Body, Value};
 use crate::brief;
 use crate::broker::{Broker, Wire};
 use crate::checkers::Checker;
-use crate::network::{Link, Parcel, Sent, State};
+use crate::network::{Parcel, Sent, State};
 use crate::peers::{Client, MS, Worker};
+use crate::roles::{Peer, Role};
+use crate::tally::Tally;
 use crate::workload::one_in;
 
 /// How long things go wrong, and how long they may take to come to rest.
@@ -64,31 +66,6 @@ impl Event {
     }
 }
 
-enum Role {
-    Client(Client),
-    Worker(Worker),
-}
-
-struct Peer {
-    role: Role,
-    link: Link,
-    /// What has arrived and is not read, while the peer stalls.
-    unread: VecDeque<Parcel>,
-    /// When something was last lost on its way to or from it.
-    disturbed_ns: u64,
-    alive: bool,
-}
-
-impl Peer {
-    /// Its connection, and what was to be read from it, is no more.
-    fn lost(&mut self) {
-        self.unread.clear();
-        if let Role::Client(client) = &mut self.role {
-            client.lost();
-        }
-    }
-}
-
 struct Links {
     now_ns: u64,
     rng: Rng,
@@ -96,34 +73,6 @@ struct Links {
     events: BTreeMap<(u64, u64), (usize, Event)>,
     serial: u64,
     log: Option<Vec<String>>,
-}
-
-/// What a run amounted to: a scenario that tests nothing shows here.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Tally {
-    pub(crate) outcomes: u64,
-    pub(crate) answered: u64,
-    pub(crate) unknown: u64,
-    pub(crate) ran: u64,
-    pub(crate) lost: u64,
-    pub(crate) again: u64,
-    pub(crate) unsent: u64,
-    pub(crate) events: u64,
-    pub(crate) faults: u64,
-}
-
-impl Tally {
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.outcomes += other.outcomes;
-        self.answered += other.answered;
-        self.unknown += other.unknown;
-        self.ran += other.ran;
-        self.lost += other.lost;
-        self.again += other.again;
-        self.unsent += other.unsent;
-        self.events += other.events;
-        self.faults += other.faults;
-    }
 }
 
 pub(crate) struct World {
@@ -152,13 +101,6 @@ impl World {
         let client = |index| Role::Client(Client::new(index, seed * 31 + index as u64));
         let worker = |index| Role::Worker(Worker::new(index, seed * 37 + index as u64));
         let roles = (0..workers).map(worker).chain((0..clients).map(client));
-        let peer = |role| Peer {
-            role,
-            link: Link::new(),
-            unread: VecDeque::new(),
-            disturbed_ns: 0,
-            alive: true,
-        };
         let mut world = Self {
             now: Time { mono_ns: MS, wall_ms: 1_700_000_000_000 },
             scenario,
@@ -168,7 +110,7 @@ impl World {
             links: Links {
                 now_ns: MS,
                 rng,
-                peers: roles.map(peer).collect(),
+                peers: roles.map(Peer::new).collect(),
                 events: BTreeMap::new(),
                 serial: 0,
                 log: verbose.then(Vec::new),
@@ -348,12 +290,7 @@ impl World {
         if !it.alive || it.role.wake_at() > self.now.mono_ns {
             return;
         }
-        let said = match &mut it.role {
-            Role::Client(client) => {
-                client.wake(self.now.mono_ns, it.disturbed_ns, &mut self.check.plans)
-            }
-            Role::Worker(worker) => worker.wake(self.now.mono_ns),
-        };
+        let said = it.wake(self.now.mono_ns, &mut self.check.plans);
         self.say(peer, said);
     }
 
@@ -485,48 +422,7 @@ impl World {
         self.check.assert_quiet();
         self.broker.assert_quiet();
         for peer in &self.links.peers {
-            match &peer.role {
-                Role::Client(client) => assert_eq!(client.waits(), 0, "a client still waits"),
-                Role::Worker(worker) => assert_eq!(worker.holds(), 0, "a worker still runs"),
-            }
-        }
-    }
-}
-
-impl Role {
-    fn wake_at(&self) -> u64 {
-        match self {
-            Self::Client(client) => client.wake_at(),
-            Self::Worker(worker) => worker.wake_at(),
-        }
-    }
-
-    fn hear(&mut self, now_ns: u64, reply: &Reply) -> Option<Request> {
-        match self {
-            Self::Client(client) => {
-                client.hear(reply);
-                None
-            }
-            Self::Worker(worker) => worker.hear(now_ns, reply),
-        }
-    }
-
-    fn reconnected(&mut self, now_ns: u64) {
-        if let Self::Worker(worker) = self {
-            worker.reconnected(now_ns);
-        }
-    }
-
-    fn killed(&mut self, now_ns: u64) {
-        if let Self::Worker(worker) = self {
-            worker.killed(now_ns);
-        }
-    }
-
-    fn settle(&mut self, now_ns: u64) {
-        match self {
-            Self::Client(client) => client.active = false,
-            Self::Worker(worker) => worker.settle(now_ns),
+            peer.role.assert_quiet();
         }
     }
 }

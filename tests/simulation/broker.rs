@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use mpreg_patterns::base::{Limits, Out, PeerId, Refusal, RunId, Time};
-use mpreg_patterns::node::{About, Input, Node, Output};
-use mpreg_patterns::ops::{Reply, Request};
+use mpreg_patterns::base::{Code, Limits, Out, PeerId, Refusal, RunId, Time};
+use mpreg_patterns::node::{About, Input, Node, Output, error_reply};
+use mpreg_patterns::ops::{Delivery, Reply, Request};
 use mpreg_patterns::outbox::{self, Outbox, Parcel as _};
+use mpreg_patterns::topics::Retain;
 
 use crate::checkers::Checker;
 use crate::network::{Parcel, Sent, reply_bytes};
+use crate::publishers::builtin;
 
 /// Replies that one frame holds.
 const COALESCED: usize = 8;
+/// Who asks for audits: no connection has this place.
+const AUDITOR: PeerId = PeerId { slot: 63, generation: 1 };
 
 /// What the broker needs of the world.
 pub(crate) trait Wire {
@@ -36,23 +40,28 @@ pub(crate) struct Broker {
     connections: Vec<Option<Connection>>,
     generations: Vec<u32>,
     by_peer: BTreeMap<usize, u32>,
+    limits: Limits,
     out: Out<Output>,
     outbox_out: Out<outbox::Output<Parcel>>,
+    /// Whether outputs are being put where they wait.
+    answering: bool,
 }
 
 impl Broker {
-    pub(crate) fn new(epoch: u64, limits: &Limits, seed: u64) -> Self {
+    pub(crate) fn new(epoch: u64, limits: &Limits, rules: &[Retain], seed: u64) -> Self {
         let endpoints = serde_json::Value::Null;
         let about = About { node: "sim".into(), version: "0.1.0".into(), epoch, endpoints };
         Self {
-            node: Node::new(about, limits.clone(), &[], seed),
+            node: Node::new(about, limits.clone(), rules, seed),
             outbox: Outbox::new(limits.outbox_bytes),
             epoch,
             connections: Vec::new(),
             generations: Vec::new(),
             by_peer: BTreeMap::new(),
+            limits: limits.clone(),
             out: Out::new(),
             outbox_out: Out::new(),
+            answering: false,
         }
     }
 
@@ -80,9 +89,17 @@ impl Broker {
     }
 
     /// A life of a connection has ended.
-    pub(crate) fn disconnected(&mut self, now: Time, peer: usize, life: u32, check: &mut Checker) {
+    pub(crate) fn disconnected(
+        &mut self,
+        now: Time,
+        (peer, life): (usize, u32),
+        wire: &mut impl Wire,
+        check: &mut Checker,
+    ) {
         if self.connection(peer).is_some_and(|connection| connection.life == life) {
             self.gone(now, peer, check);
+            self.answers(now, wire, check);
+            check.settled();
         }
     }
 
@@ -100,7 +117,6 @@ impl Broker {
         }
         check.gone(id, &unsent);
         self.node.handle(now, Input::Gone { peer: id, unsent }, &mut self.out);
-        self.answers(now, check);
     }
 
     /// A request has arrived.
@@ -125,27 +141,97 @@ impl Broker {
         }
         check.asked(now, id, &request);
         self.node.handle(now, Input::Request { peer: id, request }, &mut self.out);
-        self.answers(now, check);
+        self.answers(now, wire, check);
+        check.settled();
+    }
+
+    /// A socket beside the door has done something.
+    pub(crate) fn socket(
+        &mut self,
+        now: Time,
+        input: Input,
+        wire: &mut impl Wire,
+        check: &mut Checker,
+    ) {
+        check.topics.socket(now, &input);
+        self.node.handle(now, input, &mut self.out);
+        self.answers(now, wire, check);
+        check.settled();
     }
 
     /// Puts what was decided where it waits for its peer.
-    fn answers(&mut self, now: Time, check: &mut Checker) {
+    fn answers(&mut self, now: Time, wire: &mut impl Wire, check: &mut Checker) {
+        // What comes of a frame that leaves meanwhile comes behind what is there already.
+        if std::mem::replace(&mut self.answering, true) {
+            return;
+        }
         while !self.out.is_empty() {
-            let outputs: Vec<(PeerId, Reply)> = self.out.drain().filter_map(Output::sent).collect();
-            for (to, reply) in outputs {
-                let connection = self.connections.get_mut(to.slot as usize);
-                let connection = connection.and_then(Option::as_mut).filter(|c| c.id == to);
-                match (connection, &reply) {
-                    (Some(connection), _) => {
-                        check.answered(now, to, &reply);
-                        connection.waiting.push(reply);
-                    }
-                    (None, Reply::Run(run)) => self.unsent(now, run.id, check),
-                    (None, _) => {}
+            let outputs: Vec<Output> = self.out.drain().collect();
+            for output in outputs {
+                match output {
+                    Output::Send { to, reply } => self.answer(now, to, reply, wire, check),
+                    Output::Broadcast(told) => check.topics.broadcast(&told),
                 }
             }
         }
-        check.settled();
+        self.answering = false;
+    }
+
+    fn answer(
+        &mut self,
+        now: Time,
+        to: PeerId,
+        reply: Reply,
+        wire: &mut impl Wire,
+        check: &mut Checker,
+    ) {
+        let connection = self.connections.get_mut(to.slot as usize);
+        let Some(connection) = connection.and_then(Option::as_mut).filter(|c| c.id == to) else {
+            match &reply {
+                Reply::Run(run) => self.unsent(now, run.id, check),
+                Reply::Event(delivery) => check.topics.left_for_nobody(delivery),
+                _ => {}
+            }
+            return;
+        };
+        check.answered(now, to, &reply);
+        if let Reply::Event(delivery) = &reply {
+            if self.outbox.bytes(to) > self.limits.outbox_bytes / 2 {
+                check.topics.tally.undelivered += 1;
+                return self.undelivered(now, to, delivery, check);
+            }
+            if is_unencodable(to, delivery) {
+                let error = Refusal::new(Code::UnencodableValue, "not for this peer");
+                connection.waiting.push(error_reply(None, Some("event"), error));
+                return self.undelivered(now, to, delivery, check);
+            }
+            connection.waiting.push(reply);
+            if connection.waiting.len() >= COALESCED {
+                self.flush(now, to, wire, check);
+            }
+            return;
+        }
+        connection.waiting.push(reply);
+    }
+
+    /// An event that its peer's connection does not take.
+    fn undelivered(&mut self, now: Time, to: PeerId, delivery: &Delivery, check: &mut Checker) {
+        let pattern = delivery.pattern.clone();
+        check.topics.undelivered(to, &pattern);
+        self.node.handle(now, Input::Undelivered { peer: to, pattern }, &mut self.out);
+    }
+
+    /// Hands over what waits for a connection, a frame at a time.
+    fn flush(&mut self, now: Time, id: PeerId, wire: &mut impl Wire, check: &mut Checker) {
+        while let Some(connection) =
+            self.connections[id.slot as usize].as_mut().filter(|c| c.id == id)
+            && !connection.waiting.is_empty()
+        {
+            let some = connection.waiting.len().min(COALESCED);
+            let parcel = Parcel { replies: connection.waiting.drain(..some).collect() };
+            self.outbox.handle(now, outbox::Input::Push { peer: id, parcel }, &mut self.outbox_out);
+            self.post(now, wire, check);
+        }
     }
 
     fn unsent(&mut self, now: Time, run: RunId, check: &mut Checker) {
@@ -163,22 +249,22 @@ impl Broker {
     pub(crate) fn turn(&mut self, now: Time, wire: &mut impl Wire, check: &mut Checker) {
         if self.node.wake_at().is_some_and(|at_ns| at_ns <= now.mono_ns) {
             self.node.tick(now, &mut self.out);
-            self.answers(now, check);
+            self.answers(now, wire, check);
         }
         if self.outbox.wake_at().is_some_and(|at_ns| at_ns <= now.mono_ns) {
             self.outbox.tick(now, &mut self.outbox_out);
         }
+        // What a lost connection led to came with no message to answer.
+        self.answers(now, wire, check);
         loop {
             self.post(now, wire, check);
-            let waiting = |c: &&mut Connection| !c.waiting.is_empty();
-            let Some(connection) = self.connections.iter_mut().flatten().find(waiting) else {
+            let waiting = |c: &&Connection| !c.waiting.is_empty();
+            let Some(id) = self.connections.iter().flatten().find(waiting).map(|c| c.id) else {
                 break;
             };
-            let some = connection.waiting.len().min(COALESCED);
-            let parcel = Parcel { replies: connection.waiting.drain(..some).collect() };
-            let push = outbox::Input::Push { peer: connection.id, parcel };
-            self.outbox.handle(now, push, &mut self.outbox_out);
+            self.flush(now, id, wire, check);
         }
+        check.settled();
     }
 
     /// Does what the outbox asks for.
@@ -198,7 +284,7 @@ impl Broker {
                     }
                 }
             }
-            self.answers(now, check);
+            self.answers(now, wire, check);
         }
     }
 
@@ -221,11 +307,17 @@ impl Broker {
                 runs.into_iter().for_each(|run| check.sent(run));
                 if self.outbox.is_stalled(id) {
                     self.outbox.handle(now, outbox::Input::Sent { peer: id }, &mut self.outbox_out);
+                    if !self.outbox.is_stalled(id) {
+                        check.topics.stalled(id, false);
+                        self.node.handle(now, Input::Flows { peer: id }, &mut self.out);
+                    }
                 }
             }
             Sent::Blocked(parcel) => {
                 let blocked = outbox::Input::Blocked { peer: id, parcel };
                 self.outbox.handle(now, blocked, &mut self.outbox_out);
+                check.topics.stalled(id, true);
+                self.node.handle(now, Input::Stalled { peer: id }, &mut self.out);
             }
             Sent::Unreachable(parcel) => {
                 connection.waiting.extend(parcel.replies);
@@ -249,9 +341,29 @@ impl Broker {
             self.unsent(now, run, check);
         }
         for reply in &parcel.replies {
+            // Nobody would count it. Events fit, since they may use half of the outbox only.
+            assert!(!matches!(reply, Reply::Event(_)), "an event was in a frame too much");
             if let Some(peer) = peer {
                 wire.dropped(peer, reply);
             }
+        }
+    }
+
+    /// Who a peer is to the broker in this life, if it is anybody.
+    pub(crate) fn id_of(&mut self, peer: usize, life: u32) -> Option<PeerId> {
+        self.connection(peer).filter(|it| it.life == life).map(|connection| connection.id)
+    }
+
+    /// What `mpreg.topics` says.
+    pub(crate) fn audit(&mut self, now: Time) -> serde_json::Value {
+        let request = builtin("audit", "mpreg.topics", "{\"top\":1000}".into(), 1_000);
+        self.node.handle(now, Input::Request { peer: AUDITOR, request }, &mut self.out);
+        let outputs: Vec<Output> = self.out.drain().collect();
+        match &outputs[..] {
+            [Output::Send { to: AUDITOR, reply: Reply::Result { body, .. } }] => {
+                serde_json::from_slice(&body.value.bytes).expect("JSON")
+            }
+            other => panic!("an audit led to {other:?}"),
         }
     }
 
@@ -259,10 +371,19 @@ impl Broker {
     pub(crate) fn assert_quiet(&self) {
         assert!(self.node.is_idle(), "not idle: {} in flight", self.node.in_flight());
         assert_eq!(self.outbox.load(), (0, 0), "something still waits for a peer");
-        assert_eq!(self.wake_at(), None, "a deadline is set with nothing in flight");
         let waiting = self.connections.iter().flatten().flat_map(|c| &c.waiting);
         assert_eq!(waiting.map(reply_bytes).sum::<usize>(), 0, "something was not flushed");
     }
+
+    /// Nothing is to be done, ever.
+    pub(crate) fn assert_idle(&self) {
+        assert_eq!(self.wake_at(), None, "a deadline is set with nothing in flight");
+    }
+}
+
+/// Whether a peer's encoding cannot hold an event: for some of the peers, every tenth.
+fn is_unencodable(to: PeerId, delivery: &Delivery) -> bool {
+    to.slot % 2 == 1 && delivery.event.payload.bytes.ends_with(b"3\"")
 }
 
 fn run_of(reply: &Reply) -> Option<RunId> {

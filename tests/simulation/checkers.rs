@@ -12,6 +12,7 @@ use mpreg_patterns::ops::{
 use mpreg_patterns::values::{Body, Value};
 use semver::{Version, VersionReq};
 
+use crate::account::Account;
 use crate::plans::{Plan, Plans};
 
 /// An outcome may come this long after the deadline: ticks are a millisecond wide.
@@ -51,6 +52,7 @@ struct Worker {
 #[derive(Debug, Default)]
 pub(crate) struct Checker {
     pub(crate) plans: Plans,
+    pub(crate) topics: Account,
     open: BTreeMap<(PeerId, String), Open>,
     /// Errors that may come beside outcomes: second uses of an id, parts without a beginning.
     allowed_errors: BTreeMap<(PeerId, String), u32>,
@@ -85,6 +87,9 @@ impl Checker {
     pub(crate) fn asked(&mut self, now: Time, peer: PeerId, request: &Request) {
         if let Some(worker) = self.workers.get_mut(&peer) {
             worker.stalled = false;
+        }
+        if self.topics.asked(now, peer, request) {
+            return;
         }
         match request {
             Request::Call(call) => {
@@ -154,6 +159,7 @@ impl Checker {
 
     /// A connection's life has ended, with these runs never handed over.
     pub(crate) fn gone(&mut self, peer: PeerId, unsent: &[RunId]) {
+        self.topics.gone(peer);
         self.open.retain(|(of, _), _| *of != peer);
         self.allowed_errors.retain(|(of, _), _| *of != peer);
         self.workers.remove(&peer);
@@ -208,6 +214,9 @@ impl Checker {
 
     /// An output leaves the broker.
     pub(crate) fn answered(&mut self, now: Time, to: PeerId, reply: &Reply) {
+        if self.topics.answered(now, to, reply) {
+            return;
+        }
         match reply {
             Reply::Run(run) => self.handed_out(now, to, run),
             Reply::Result { id, body, .. } => {
@@ -367,6 +376,9 @@ impl Checker {
 
     /// No call waits while a worker that may take it has credit to spare.
     pub(crate) fn nobody_idles(&self) {
+        if self.open.values().all(|open| open.is_graph) {
+            return;
+        }
         let held: BTreeSet<&String> =
             self.in_hand.values().flatten().map(|run| &self.runs[run].key).collect();
         for open in self.open.values().filter(|open| !open.is_graph && !held.contains(&open.key)) {

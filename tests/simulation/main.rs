@@ -3,19 +3,25 @@
 //! A seed names one run for ever. `scripts/sim SEED [SCENARIO]` plays one with all that happened;
 //! `MPREG_SEEDS` says how many each scenario plays.
 
+mod account;
 mod brief;
 mod broker;
 mod checkers;
 mod network;
 mod peers;
 mod plans;
+mod publishers;
 mod roles;
+mod sockets;
+mod spelling;
+mod subscribers;
 mod tally;
 mod workload;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use account::Counts;
 use rstest::rstest;
 use tally::Tally;
 use world::{Scenario, World};
@@ -35,9 +41,10 @@ const NOTHING: Scenario = Scenario {
     kill: 0,
     restart: 0,
     outbox_bytes: 1 << 20,
+    topics: false,
 };
 
-const SCENARIOS: [Scenario; 6] = [
+const SCENARIOS: [Scenario; 9] = [
     NOTHING,
     Scenario { name: "links", silent: 1, reset: 1, replaced: 1, ..NOTHING },
     Scenario { name: "stalls", stall: 8, kill: 1, outbox_bytes: 256, ..NOTHING },
@@ -53,6 +60,21 @@ const SCENARIOS: [Scenario; 6] = [
         kill: 3,
         restart: 1,
         outbox_bytes: 1 << 10,
+        ..NOTHING
+    },
+    Scenario { name: "topics", topics: true, ..NOTHING },
+    Scenario { name: "crowds", stall: 8, kill: 1, outbox_bytes: 1 << 12, topics: true, ..NOTHING },
+    Scenario {
+        name: "storms",
+        calm: 4,
+        silent: 2,
+        reset: 2,
+        replaced: 2,
+        stall: 4,
+        kill: 3,
+        restart: 1,
+        outbox_bytes: 1 << 12,
+        topics: true,
     },
 ];
 
@@ -80,6 +102,9 @@ fn play(scenario: Scenario, seed: u64) -> Tally {
 #[case::deaths("deaths")]
 #[case::restarts("restarts")]
 #[case::everything("everything")]
+#[case::topics("topics")]
+#[case::crowds("crowds")]
+#[case::storms("storms")]
 fn seeds(#[case] name: &str) {
     let scenario = scenario(name);
     let seeds = std::env::var("MPREG_SEEDS").ok().and_then(|text| text.parse().ok());
@@ -91,7 +116,13 @@ fn seeds(#[case] name: &str) {
     println!("{name}: {sum:?}");
     // A simulation in which nothing happens proves nothing.
     assert!(sum.answered > 0 && sum.ran > 0);
-    assert!(name == "nothing" || sum.faults > 0 && sum.unknown > 0);
+    let Counts { heard, replayed, lost, undelivered, missed, broadcast, waited, late, .. } =
+        sum.topics;
+    let all = [heard, replayed, lost, missed, broadcast, waited, late];
+    assert!(!scenario.topics || all.into_iter().all(|count| count > 0));
+    // Whoever reads gets all that is handed to it.
+    assert_eq!(undelivered > 0, scenario.topics && scenario.stall > 0);
+    assert!(["nothing", "topics"].contains(&name) || sum.faults > 0 && sum.unknown > 0);
 }
 
 /// The same seed is the same run: without that, no seed could be replayed.

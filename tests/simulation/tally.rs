@@ -1,5 +1,7 @@
 //! What a run amounted to: a scenario that tests nothing shows here.
 
+use crate::account::Counts;
+
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) outcomes: u64,
@@ -11,6 +13,7 @@ pub(crate) struct Tally {
     pub(crate) unsent: u64,
     pub(crate) events: u64,
     pub(crate) faults: u64,
+    pub(crate) topics: Counts,
 }
 
 impl Tally {
@@ -24,5 +27,6 @@ impl Tally {
         self.unsent += other.unsent;
         self.events += other.events;
         self.faults += other.faults;
+        self.topics.add(&other.topics);
     }
 }

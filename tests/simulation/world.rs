@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use mpreg_patterns::base::{Limits, Rng, RunId, Time};
+use mpreg_patterns::node::Input;
 use mpreg_patterns::ops::{Reply, Request};
+use mpreg_patterns::topics::Retain;
 use mpreg_patterns::values::{Body, Value};
 
 use crate::brief;
@@ -11,15 +13,23 @@ use crate::broker::{Broker, Wire};
 use crate::checkers::Checker;
 use crate::network::{Parcel, Sent, State};
 use crate::peers::{Client, MS, Worker};
+use crate::publishers::{Publisher, Waiter};
 use crate::roles::{Peer, Role};
+use crate::sockets::Sockets;
+use crate::spelling;
+use crate::subscribers::Subscriber;
 use crate::tally::Tally;
 use crate::workload::one_in;
 
 /// How long things go wrong, and how long they may take to come to rest.
 const CHAOS_NS: u64 = 6_000 * MS;
 const REST_NS: u64 = 14_000 * MS;
-/// Turns without time passing, after which the broker is held to be running in a circle.
+/// What a turn takes that leaves something to do, and how many of these may follow each other
+/// before the broker is held to be running in a circle.
+const TURN_NS: u64 = 20_000;
 const TURNS: usize = 10_000;
+/// Moments between two audits.
+const AUDIT: u64 = 100;
 
 /// What goes wrong: weights, of which nothing happening has `calm`.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +43,8 @@ pub(crate) struct Scenario {
     pub(crate) kill: usize,
     pub(crate) restart: usize,
     pub(crate) outbox_bytes: usize,
+    /// Whether there are topics too, and whoever publishes, subscribes, listens and waits.
+    pub(crate) topics: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -81,9 +93,12 @@ pub(crate) struct World {
     seed: u64,
     broker: Broker,
     limits: Limits,
+    rules: Vec<Retain>,
+    sockets: Sockets,
     links: Links,
     check: Checker,
     next_fault_ns: u64,
+    turns: usize,
     tally: Tally,
 }
 
@@ -97,26 +112,29 @@ impl World {
             calls: 200,
             ..Limits::default()
         };
-        let (clients, workers) = (1 + rng.below(3), 1 + rng.below(4));
-        let client = |index| Role::Client(Client::new(index, seed * 31 + index as u64));
-        let worker = |index| Role::Worker(Worker::new(index, seed * 37 + index as u64));
-        let roles = (0..workers).map(worker).chain((0..clients).map(client));
+        let peers = roles(scenario, seed, &mut rng).into_iter().map(Peer::new).collect();
+        let rules = if scenario.topics { spelling::rules(&mut rng) } else { Vec::new() };
+        let mut check = Checker::default();
+        check.topics.begin(&rules);
         let mut world = Self {
             now: Time { mono_ns: MS, wall_ms: 1_700_000_000_000 },
             scenario,
             seed,
-            broker: Broker::new(1, &limits, seed),
+            broker: Broker::new(1, &limits, &rules, seed),
             limits,
+            rules,
+            sockets: Sockets::new(if scenario.topics { 3 } else { 0 }, seed * 47),
             links: Links {
                 now_ns: MS,
                 rng,
-                peers: roles.map(Peer::new).collect(),
+                peers,
                 events: BTreeMap::new(),
                 serial: 0,
                 log: verbose.then(Vec::new),
             },
-            check: Checker::default(),
+            check,
             next_fault_ns: 100 * MS,
+            turns: 0,
             tally: Tally::default(),
         };
         for peer in 0..world.links.peers.len() {
@@ -134,6 +152,8 @@ impl World {
         // Less than the probes' timeout: a deadline that is still set then has leaked.
         while self.step(CHAOS_NS + REST_NS + 2_000 * MS) {}
         self.assert_quiet();
+        self.leave();
+        self.tally.topics = self.check.topics.tally;
         self.tally.outcomes = self.check.outcomes;
         self.tally.lost = self.check.lost;
         self.tally.again = self.check.again;
@@ -145,6 +165,7 @@ impl World {
                     self.tally.unknown += client.unknown;
                 }
                 Role::Worker(worker) => self.tally.ran += worker.ran,
+                _ => {}
             }
         }
         self.tally
@@ -161,10 +182,10 @@ impl World {
         let peers = self.links.peers.iter().filter(|peer| peer.alive);
         let peer_ns = peers.map(|peer| peer.role.wake_at()).min().unwrap_or(u64::MAX);
         let fault_ns = if end_ns == CHAOS_NS { self.next_fault_ns } else { u64::MAX };
-        let broker_ns = self.broker.wake_at().unwrap_or(u64::MAX);
+        let broker_ns = self.broker.wake_at().unwrap_or(u64::MAX).min(self.sockets.wake_at());
         let next_ns = event_ns.min(peer_ns).min(fault_ns).min(broker_ns).max(self.now.mono_ns);
         if next_ns > end_ns {
-            self.pass_to(end_ns);
+            self.pass_to(end_ns.max(self.now.mono_ns));
             return false;
         }
         self.pass_to(next_ns);
@@ -179,11 +200,13 @@ impl World {
         for peer in 0..self.links.peers.len() {
             self.wake(peer);
         }
+        let done = self.sockets.wake(next_ns);
+        self.beside(done);
         if fault_ns <= next_ns {
             self.next_fault_ns = next_ns + MS * (1 + self.links.rng.below(250) as u64);
             self.fault();
         }
-        self.turns();
+        self.turn();
         true
     }
 
@@ -193,15 +216,30 @@ impl World {
         self.links.now_ns = mono_ns;
     }
 
-    fn turns(&mut self) {
-        for _ in 0..TURNS {
-            self.broker.turn(self.now, &mut self.links, &mut self.check);
-            if self.broker.wake_at().is_none_or(|at_ns| at_ns > self.now.mono_ns) {
-                self.check.nobody_idles();
-                return self.check.nothing_overdue(self.now);
-            }
+    /// One turn of the broker. False if it has left something to do, and others may come first.
+    fn turn(&mut self) -> bool {
+        self.broker.turn(self.now, &mut self.links, &mut self.check);
+        if self.broker.wake_at().is_some_and(|at_ns| at_ns <= self.now.mono_ns) {
+            self.turns += 1;
+            assert!(self.turns < TURNS, "the broker has work without end");
+            self.pass_to(self.now.mono_ns + TURN_NS);
+            return false;
         }
-        panic!("the broker has work without end and without time passing");
+        self.turns = 0;
+        self.check.nobody_idles();
+        self.check.nothing_overdue(self.now);
+        if self.check.topics.settled(self.now).is_multiple_of(AUDIT) {
+            self.check.topics.audit(self.now, &self.broker.audit(self.now));
+        }
+        true
+    }
+
+    /// Sockets beside the door have done something.
+    fn beside(&mut self, done: Vec<Input>) {
+        for input in done {
+            self.links.note(usize::MAX, || format!("→ {}", brief::input(&input)));
+            self.broker.socket(self.now, input, &mut self.links, &mut self.check);
+        }
     }
 
     fn event(&mut self, peer: usize, event: Event) {
@@ -223,7 +261,8 @@ impl World {
                 self.read(peer);
             }
             Event::BrokerNotices { life } => {
-                self.broker.disconnected(now, peer, life, &mut self.check);
+                let (links, check) = (&mut self.links, &mut self.check);
+                self.broker.disconnected(now, (peer, life), links, check);
             }
             Event::PeerNotices { life } => {
                 if self.links.peers[peer].link.life == life && self.links.peers[peer].alive {
@@ -251,6 +290,13 @@ impl World {
         it.link.connect();
         it.unread.clear();
         it.disturbed_ns = self.now.mono_ns;
+        it.role.connected();
+        if self.scenario.topics && self.scenario.stall > 0 && one_in(&mut self.links.rng, 3) {
+            // It has much to do before it reads.
+            it.link.reading = false;
+            self.links.at(self.now.mono_ns + 900 * MS, peer, Event::Reads);
+        }
+        let it = &mut self.links.peers[peer];
         if !it.alive {
             it.alive = true;
             it.role.killed(self.now.mono_ns);
@@ -375,7 +421,10 @@ impl World {
     fn restart(&mut self) {
         self.check.restarted();
         let epoch = self.broker.epoch + 1;
-        self.broker = Broker::new(epoch, &self.limits, self.seed ^ epoch);
+        self.broker = Broker::new(epoch, &self.limits, &self.rules, self.seed ^ epoch);
+        self.check.topics.begin(&self.rules);
+        let held = self.sockets.connect();
+        self.beside(held);
         for peer in 0..self.links.peers.len() {
             let it = &mut self.links.peers[peer];
             it.disturbed_ns = self.now.mono_ns;
@@ -396,6 +445,7 @@ impl World {
     /// Nothing goes wrong any more: who is gone comes back, who stalls reads.
     fn calm_down(&mut self) {
         let now_ns = self.now.mono_ns;
+        self.sockets.active = false;
         for peer in 0..self.links.peers.len() {
             let it = &mut self.links.peers[peer];
             it.role.settle(now_ns);
@@ -412,19 +462,69 @@ impl World {
         for peer in 0..self.links.peers.len() {
             let said = match &mut self.links.peers[peer].role {
                 Role::Client(client) => client.probe(self.now.mono_ns, &mut self.check.plans),
-                Role::Worker(_) => Vec::new(),
+                _ => Vec::new(),
             };
             self.say(peer, said);
         }
     }
 
-    fn assert_quiet(&self) {
+    fn assert_quiet(&mut self) {
         self.check.assert_quiet();
         self.broker.assert_quiet();
-        for peer in &self.links.peers {
+        if !self.scenario.topics {
+            self.broker.assert_idle();
+        }
+        for (at, peer) in self.links.peers.iter().enumerate() {
             peer.role.assert_quiet();
+            let id = self.broker.id_of(at, peer.link.life);
+            // Whoever holds the broker's own topics may be about to hear what it has lost.
+            let flows = peer.link.in_pipe == 0;
+            if let (true, Role::Subscriber(subscriber), Some(id)) = (flows, &peer.role, id) {
+                let handed = self.check.topics.handed(id);
+                assert_eq!(subscriber.events, handed, "{id} did not hear all that left for it");
+            }
         }
     }
+
+    /// Everybody goes, and nothing is left of them.
+    fn leave(&mut self) {
+        let held = self.sockets.leave();
+        self.beside(held);
+        for peer in 0..self.links.peers.len() {
+            let life = self.links.peers[peer].link.life;
+            let (links, check) = (&mut self.links, &mut self.check);
+            self.broker.disconnected(self.now, (peer, life), links, check);
+        }
+        while !self.turn() {}
+        let told = self.broker.audit(self.now);
+        self.check.topics.audit(self.now, &told);
+        self.check.topics.assert_left(&told);
+        // What somebody has lost who is gone would still be told.
+        self.pass_to(self.now.mono_ns + 1_100 * MS);
+        while !self.turn() {}
+        self.broker.assert_quiet();
+        self.broker.assert_idle();
+    }
+}
+
+/// Who is there, and in which order.
+fn roles(scenario: Scenario, seed: u64, rng: &mut Rng) -> Vec<Role> {
+    let (clients, workers) = (1 + rng.below(3), 1 + rng.below(4));
+    let client = |index| Role::Client(Client::new(index, seed * 31 + index as u64));
+    let worker = |index| Role::Worker(Worker::new(index, seed * 37 + index as u64));
+    if !scenario.topics {
+        return (0..workers).map(worker).chain((0..clients).map(client)).collect();
+    }
+    // One of each, so that graphs and calls go on beside topics.
+    let mut roles = vec![worker(0), client(0)];
+    for index in 0..1 + rng.below(2) {
+        roles.push(Role::Publisher(Publisher::new(index, seed * 41 + index as u64)));
+        roles.push(Role::Waiter(Waiter::new(index, seed * 43 + index as u64)));
+    }
+    for index in 0..2 + rng.below(4) {
+        roles.push(Role::Subscriber(Subscriber::new(index, seed * 53 + index as u64)));
+    }
+    roles
 }
 
 impl Links {
@@ -451,7 +551,8 @@ impl Links {
     fn note(&mut self, peer: usize, text: impl FnOnce() -> String) {
         if let Some(log) = &mut self.log {
             let (ms, us) = (self.now_ns / MS, self.now_ns / 1_000 % 1_000);
-            log.push(format!("{ms:>6}.{us:03} p{peer} {}", text()));
+            let who = if peer == usize::MAX { "sockets".into() } else { format!("p{peer}") };
+            log.push(format!("{ms:>6}.{us:03} {who} {}", text()));
         }
     }
 }
@@ -480,6 +581,7 @@ impl Wire for Links {
 
     fn dropped(&mut self, to: usize, reply: &Reply) {
         self.peers[to].disturbed_ns = self.now_ns;
+        self.peers[to].role.dropped(reply);
         self.note(to, || format!("← dropped {}", brief::reply(reply)));
     }
 }

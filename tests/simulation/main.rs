@@ -126,10 +126,12 @@ fn seeds(#[case] name: &str) {
 }
 
 /// The same seed is the same run: without that, no seed could be replayed.
-#[test]
-fn a_seed_replays() {
+#[rstest]
+#[case::everything("everything")]
+#[case::storms("storms")]
+fn a_seed_replays(#[case] name: &str) {
     let log = |seed| {
-        let mut world = World::new(scenario("everything"), seed, true);
+        let mut world = World::new(scenario(name), seed, true);
         world.run();
         world.log()
     };

@@ -8,6 +8,8 @@ use mpreg_patterns::outbox;
 
 /// Messages libzmq takes for a peer that does not read, before it says "would block".
 const HIGH_WATER: usize = 2;
+/// Messages arrive at multiples of this.
+pub(crate) const STEP_NS: u64 = 500_000;
 
 /// What the broker hands over as one frame.
 #[derive(Debug)]
@@ -88,7 +90,7 @@ impl Link {
         if self.state != State::Up {
             return None;
         }
-        self.last_up_ns = self.last_up_ns.max(now_ns + delay_ns(rng));
+        self.last_up_ns = self.last_up_ns.max(arrival_ns(now_ns, rng));
         Some(self.last_up_ns)
     }
 
@@ -109,13 +111,14 @@ impl Link {
         if self.state == State::Silent {
             return (Sent::Done { arrives_ns: None }, None);
         }
-        self.last_down_ns = self.last_down_ns.max(now_ns + delay_ns(rng));
+        self.last_down_ns = self.last_down_ns.max(arrival_ns(now_ns, rng));
         (Sent::Done { arrives_ns: Some(self.last_down_ns) }, Some(parcel))
     }
 }
 
-/// 50 µs to 2 ms, at times much more; in steps, so that messages arrive together.
-fn delay_ns(rng: &mut Rng) -> u64 {
-    let steps = if rng.below(50) == 0 { rng.below(2_000) } else { rng.below(40) };
-    50_000 * (1 + steps as u64)
+/// When what is sent now arrives: soon, at times much later. Only at whole steps, so that much
+/// arrives together, and the broker has read all of it before it goes on with anything else.
+fn arrival_ns(now_ns: u64, rng: &mut Rng) -> u64 {
+    let steps = if rng.below(50) == 0 { rng.below(200) } else { rng.below(4) };
+    (now_ns + 1).next_multiple_of(STEP_NS) + STEP_NS * steps as u64
 }

@@ -282,6 +282,7 @@ impl Subscriber {
         self.greets = self.active && waits_ms > 0;
         if self.greets {
             self.next_ns = self.refresh_ns;
+            self.wants.entry("k.#".into()).or_insert(Some(Replay::All));
         }
     }
 

@@ -11,7 +11,7 @@ use mpreg_patterns::values::{Body, Value};
 use crate::brief;
 use crate::broker::{Broker, Wire};
 use crate::checkers::Checker;
-use crate::network::{Parcel, Sent, State};
+use crate::network::{Parcel, STEP_NS, Sent, State};
 use crate::peers::{Client, MS, Worker};
 use crate::publishers::{Publisher, Waiter};
 use crate::roles::{Peer, Role};
@@ -24,9 +24,8 @@ use crate::workload::one_in;
 /// How long things go wrong, and how long they may take to come to rest.
 const CHAOS_NS: u64 = 6_000 * MS;
 const REST_NS: u64 = 14_000 * MS;
-/// What a turn takes that leaves something to do, and how many of these may follow each other
-/// before the broker is held to be running in a circle.
-const TURN_NS: u64 = 20_000;
+/// Turns that may follow each other, each with something left to do, before the broker is held to
+/// be running in a circle.
 const TURNS: usize = 10_000;
 /// Moments between two audits.
 const AUDIT: u64 = 100;
@@ -222,7 +221,8 @@ impl World {
         if self.broker.wake_at().is_some_and(|at_ns| at_ns <= self.now.mono_ns) {
             self.turns += 1;
             assert!(self.turns < TURNS, "the broker has work without end");
-            self.pass_to(self.now.mono_ns + TURN_NS);
+            // Long enough for others to be heard before it goes on.
+            self.pass_to(self.now.mono_ns + STEP_NS);
             return false;
         }
         self.turns = 0;

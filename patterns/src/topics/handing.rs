@@ -2,7 +2,7 @@
 //!
 //! One event is on its way at a time; those behind it wait and are not looked up before. It goes
 //! to who was there when it was looked up, pattern by pattern: who came since hears what comes
-//! next.
+//! next. A call that waits for an event gets none that was taken before it asked.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -34,12 +34,14 @@ pub(super) struct Handing {
     /// The patterns it matches, and how many of them are through.
     found: Vec<PatternId>,
     through: usize,
+    /// The last that had come when the event was taken.
+    taken_at: u32,
     /// Those that came to a pattern meanwhile.
     newcomers: Set<u32>,
     /// Who else holds the pattern that comes next to last.
     line: VecDeque<Due>,
-    /// Events that were taken and not yet looked up.
-    backlog: VecDeque<(Publisher, Arc<Event>)>,
+    /// Events that were taken and not yet looked up, and who had come last by then.
+    backlog: VecDeque<(Publisher, Arc<Event>, u32)>,
     /// What one event has cost lately, in deliveries.
     usual_cost: usize,
 }
@@ -94,14 +96,15 @@ impl Topics {
         // Nobody else has it yet, so nothing is copied.
         Arc::make_mut(&mut event).message = self.ids.next(now);
         self.counters.published += 1;
+        let taken_at = self.serial;
         if at_once {
-            self.look_up(now, by, event, out);
+            self.look_up(now, by, event, taken_at, out);
         } else if let Publisher::Origin(_) = by {
             // The call might be given up before its event's turn: it hears at once.
             out.push(Output::Published { by, outcome: Ok(event.message) });
-            self.handing.backlog.push_back((Publisher::Broker, event));
+            self.handing.backlog.push_back((Publisher::Broker, event, taken_at));
         } else {
-            self.handing.backlog.push_back((by, event));
+            self.handing.backlog.push_back((by, event, taken_at));
         }
     }
 
@@ -114,8 +117,8 @@ impl Topics {
                 self.finish_waits(out);
             } else if self.handing.event.is_some() {
                 self.hand_patterns(now, out);
-            } else if let Some((by, event)) = self.handing.backlog.pop_front() {
-                self.look_up(now, by, event, out);
+            } else if let Some((by, event, taken_at)) = self.handing.backlog.pop_front() {
+                self.look_up(now, by, event, taken_at, out);
             } else {
                 return;
             }
@@ -123,8 +126,16 @@ impl Topics {
     }
 
     /// Finds who wants an event, keeps it where it is to be kept, and begins to hand it on.
-    fn look_up(&mut self, now: Time, by: Publisher, event: Arc<Event>, out: &mut Out<Output>) {
+    fn look_up(
+        &mut self,
+        now: Time,
+        by: Publisher,
+        event: Arc<Event>,
+        taken_at: u32,
+        out: &mut Out<Output>,
+    ) {
         let (message, handing) = (event.message, &mut self.handing);
+        handing.taken_at = taken_at;
         let looks = self.index.matches(&event.topic, &mut handing.found) / LOOKS_PER_DELIVERY;
         handing.usual_cost = (handing.usual_cost * 7 + looks + handing.found.len()).div_ceil(8);
         self.budget = self.budget.saturating_sub(looks);
@@ -170,7 +181,7 @@ impl Topics {
             let held = &self.held[pattern.0 as usize];
             let (target, next) = (held.targets[at], held.seq + 1);
             let serial = self.serial_of(target);
-            if serial.is_some_and(|serial| self.is_newcomer(serial)) {
+            if serial.is_some_and(|serial| self.is_newcomer(target, serial)) {
                 continue;
             }
             let seq = *seq.get_or_insert(next);
@@ -192,7 +203,12 @@ impl Topics {
     }
 
     /// Whether a target came after the event that is handed on.
-    fn is_newcomer(&self, serial: u32) -> bool {
+    fn is_newcomer(&self, target: Target, serial: u32) -> bool {
+        if matches!(target, Target::Wait(_)) {
+            // By how many came since then: serials begin anew one day.
+            let since = self.serial.wrapping_sub(self.handing.taken_at);
+            return self.serial.wrapping_sub(serial) < since;
+        }
         let newcomers = &self.handing.newcomers;
         !newcomers.is_empty() && newcomers.contains(&serial)
     }

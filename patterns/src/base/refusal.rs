@@ -194,6 +194,25 @@ codes! {
         "The connection or the broker holds as many patterns as it may. The patterns before it in \
          the same request hold.",
         "Unsubscribe from some, subscribe to wider patterns, or raise the limit.";
+    UnknownQueue = "unknown_queue", Caller, false,
+        "No queue of that name is declared. Nothing changed.",
+        "Declare it with `mpreg.queue.declare`, or let `send` and `consume` create it.";
+    QueueDiffers = "queue_differs", Caller, false,
+        "The queue exists with other settings. The message names them. Nothing changed.",
+        "Declare it with the settings it has, or delete it first.";
+    QueueFull = "queue_full", Caller, true,
+        "The queue holds as many messages or bytes as it may. The message was not taken.",
+        "Wait until consumers have made room, or raise `max_count` or `max_bytes`.";
+    Unroutable = "unroutable", Caller, true,
+        "No queue is bound to the topic. The message was not taken.",
+        "Bind a queue with `bind` in `mpreg.queue.declare`, or send to a queue by name.";
+    StoreFull = "store_full", Broker, true,
+        "The disk, or the room the store may take of it, is full. What was sent may be lost.",
+        "Make room on the disk of the data folder, then send it again.";
+    StoreFailed = "store_failed", Broker, true,
+        "Writing to the data folder failed, or something in it is damaged. What was sent may be \
+         lost.",
+        "See the message and the broker's log; `mpreg store check` looks over the data folder.";
 }
 
 impl Code {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use mpreg_patterns::node::{About, Node};
-use mpreg_sockets::publish::PublishSocket;
+use mpreg_patterns::node::{About, Node, Rules};
+use mpreg_sockets::inlet::{Inlet, Source};
 use mpreg_sockets::router::Router;
 use mpreg_sockets::subscribe::SubscribeSocket;
 use serde_json::{Value as Json, json};
@@ -14,6 +14,7 @@ use smol_str::SmolStr;
 
 use crate::config::{Bind, Config, ConfigError};
 use crate::core::{Control, Core};
+use crate::store::{self, Store, StoreError};
 
 /// How long after its drain time a broker that was told to stop is waited for.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -44,6 +45,9 @@ pub enum StartError {
         /// What the system said.
         why: std::io::Error,
     },
+    /// What is in the data folder cannot be used.
+    #[error("{0}")]
+    Store(#[from] StoreError),
     /// ZeroMQ or the system gave no thread or socket.
     #[error("cannot start: {0}")]
     System(String),
@@ -57,6 +61,7 @@ impl StartError {
             Self::Config(_) => "bad_config",
             Self::Bind { .. } => "cannot_bind",
             Self::Data { .. } => "cannot_use_data",
+            Self::Store(error) => error.code(),
             Self::System(_) => "cannot_start",
         }
     }
@@ -89,11 +94,17 @@ impl Broker {
         };
         let limits = config.limits.apply();
         let retain = config.topics.retain()?;
-        let broker = Node::new(about, limits.clone(), &retain, seed());
+        let rules = Rules { retain, auto_create: config.queues.auto_create };
+        let broker = Node::new(about, limits.clone(), &rules, seed());
         let system = |error: zmq::Error| StartError::System(error.to_string());
         let (control, waker) = Control::new(&context).map_err(system)?;
+        let bell = control.clone();
+        let options = store::Options::default();
+        let (store, lines) =
+            Store::open(&store::folder(&config.data_dir()), &options, move || bell.ring())?;
         let drain = Duration::from_millis(config.drain_ms);
-        let core = Core::new(sockets, waker, control.clone(), broker, limits, drain);
+        let core =
+            Core::new(sockets, (store, lines), waker, control.clone(), broker, limits, drain);
         let thread = std::thread::Builder::new()
             .name("mpreg-core".into())
             .spawn(move || core.run())
@@ -153,16 +164,20 @@ impl Drop for Broker {
 /// Every endpoint, bound.
 pub(crate) struct Sockets {
     pub(crate) door: Router,
-    pub(crate) publish: PublishSocket,
+    pub(crate) publish: Inlet,
     pub(crate) subscribe: SubscribeSocket,
+    pub(crate) push: Inlet,
 }
 
 impl Sockets {
     fn bind(context: &zmq::Context, at: &Bind) -> Result<Self, StartError> {
         Ok(Self {
             door: bind("door", at, |address| Router::bind(context, address))?,
-            publish: bind("publish", at, |address| PublishSocket::bind(context, address))?,
+            publish: bind("publish", at, |address| {
+                Inlet::bind(context, Source::Publishers, address)
+            })?,
             subscribe: bind("subscribe", at, |address| SubscribeSocket::bind(context, address))?,
+            push: bind("push", at, |address| Inlet::bind(context, Source::Pushers, address))?,
         })
     }
 
@@ -172,6 +187,7 @@ impl Sockets {
             "door": self.door.endpoint(),
             "publish": self.publish.endpoint(),
             "subscribe": self.subscribe.endpoint(),
+            "push": self.push.endpoint(),
         })
     }
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 /// Logs that one broker keeps at most: every event is looked up once for all of them.
 const RETAIN_RULES: usize = 64;
 /// The endpoints, in the order of their ports.
-const ENDPOINTS: [&str; 3] = ["door", "publish", "subscribe"];
+const ENDPOINTS: [&str; 4] = ["door", "publish", "subscribe", "push"];
 
 /// Port of the door unless another is asked for.
 pub const DEFAULT_PORT: u16 = 7400;
@@ -34,8 +34,24 @@ pub struct Config {
     pub drain_ms: u64,
     /// What is kept of topics.
     pub topics: TopicsConfig,
+    /// What holds for queues.
+    pub queues: QueuesConfig,
     /// Bounds that differ from their defaults.
     pub limits: LimitsConfig,
+}
+
+/// The `[queues]` table.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QueuesConfig {
+    /// Whether `send` and `consume` make a queue that is not there.
+    pub auto_create: bool,
+}
+
+impl Default for QueuesConfig {
+    fn default() -> Self {
+        Self { auto_create: true }
+    }
 }
 
 /// The `[topics]` table.
@@ -103,6 +119,7 @@ impl Default for Config {
             node: None,
             drain_ms: 10_000,
             topics: TopicsConfig::default(),
+            queues: QueuesConfig::default(),
             limits: LimitsConfig::default(),
         }
     }
@@ -145,6 +162,12 @@ limits! {
     patterns_per_peer: usize,
     /// Patterns in the whole broker.
     patterns: usize,
+    /// Queues in the whole broker.
+    queues: usize,
+    /// Groups of one queue.
+    groups_per_queue: usize,
+    /// Bytes of messages of queues in consumers' hands at once.
+    queue_memory_bytes: usize,
     /// Steps in one graph.
     steps: usize,
     /// Bytes of graphs one connection may have in the broker.
@@ -200,7 +223,7 @@ pub enum Bind {
 }
 
 impl Bind {
-    /// The address to give to ZeroMQ for an endpoint: `door`, `publish` or `subscribe`.
+    /// The address to give to ZeroMQ for an endpoint: `door`, `publish`, `subscribe` or `push`.
     #[must_use]
     pub fn address(&self, endpoint: &str) -> String {
         let place = ENDPOINTS.iter().position(|name| *name == endpoint).unwrap_or_default();
@@ -304,7 +327,7 @@ mod tests {
     #[case::unknown_limit("[limits]\nspeed = 1", "unknown field `speed`")]
     #[case::wrong_type("port = \"x\"", "invalid type")]
     #[case::zero_limit("[limits]\ncalls = 0", "calls: must be above 0")]
-    #[case::last_port("port = 65534", "the last endpoint would be at port 65536")]
+    #[case::last_port("port = 65534", "the last endpoint would be at port 65537")]
     #[case::retain("[[topics.retain]]\npattern = \"a..b\"", "`a..b` is no pattern")]
     #[case::retain_key("[[topics.retain]]\nfor = 1", "unknown field `for`")]
     #[case::foreign_bind("bind = \"0.0.0.0\"", "add --insecure")]

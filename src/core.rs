@@ -2,6 +2,7 @@
 
 mod control;
 mod memory;
+mod queues;
 mod topics;
 
 use std::sync::Arc;
@@ -12,14 +13,16 @@ use mpreg_patterns::base::{Code, Limits, Map, Out, PeerId, Refusal, RunId, Time,
 use mpreg_patterns::node::{self, Node, error_reply};
 use mpreg_patterns::ops::{Reply, Request};
 use mpreg_patterns::outbox::{self, Outbox};
+use mpreg_patterns::store::{Line, Told};
 use mpreg_sockets::envelope;
-use mpreg_sockets::publish::PublishSocket;
+use mpreg_sockets::inlet::Inlet;
 use mpreg_sockets::router::{Incoming, Prefix, Router, Sent};
 use mpreg_sockets::session::{Parcel, Refused, Session};
 use mpreg_sockets::subscribe::SubscribeSocket;
 use serde_json::json;
 
 use crate::broker::{Sockets, seed};
+use crate::store::Store;
 
 pub(crate) use control::Control;
 use control::{DRAIN, RUN};
@@ -51,6 +54,8 @@ struct Traffic {
     peers_refused: u64,
     /// Messages from PUB sockets, those that were refused included.
     published_in: u64,
+    /// Messages from PUSH sockets, those that were refused included.
+    pushed_in: u64,
     /// Messages to SUB sockets, one for each text somebody holds.
     broadcasts_out: u64,
     /// Those that were not sent, since too much waits already.
@@ -79,21 +84,24 @@ pub(crate) struct Core {
     drain: Duration,
     routing_id: zmq::Message,
     router: Router,
-    publish: PublishSocket,
+    publish: Inlet,
     subscribe: SubscribeSocket,
+    push: Inlet,
+    store: Store,
     ear: zmq::Socket,
 }
 
 impl Core {
     pub(crate) fn new(
         sockets: Sockets,
+        (store, lines): (Store, Vec<Line>),
         ear: zmq::Socket,
         control: Arc<Control>,
         node: Node,
         limits: Limits,
         drain: Duration,
     ) -> Self {
-        Self {
+        let mut core = Self {
             node,
             outbox: Outbox::new(limits.outbox_bytes),
             limits: Arc::new(limits),
@@ -115,8 +123,13 @@ impl Core {
             router: sockets.door,
             publish: sockets.publish,
             subscribe: sockets.subscribe,
+            push: sockets.push,
+            store,
             ear,
-        }
+        };
+        let opened = node::Input::Stored(Told::Opened { lines });
+        core.node.handle(core.now(), opened, &mut core.out);
+        core
     }
 
     fn now(&self) -> Time {
@@ -133,6 +146,8 @@ impl Core {
             let mut more = self.read(now);
             more |= self.read_publishers(now);
             more |= self.read_subscribers(now);
+            more |= self.read_pushers(now);
+            more |= self.read_store(now);
             self.tick(now);
             self.write(now);
             match self.control.state() {
@@ -361,6 +376,7 @@ impl Core {
                 match output {
                     node::Output::Send { to, reply } => self.encode_one(now, *to, reply),
                     node::Output::Broadcast(event) => self.broadcast(event),
+                    node::Output::Store(ask) => self.store.ask(ask.clone()),
                 }
             }
             out.clear();
@@ -373,8 +389,10 @@ impl Core {
     fn encode_one(&mut self, now: Time, to: PeerId, reply: &Reply) {
         let peer = self.peers.get_mut(to.slot as usize).and_then(Option::as_deref_mut);
         let Some(peer) = peer.filter(|peer| peer.id == to) else {
-            if let Reply::Run(run) = reply {
-                self.unsent(now, run.id, None);
+            match reply {
+                Reply::Run(run) => self.unsent(now, run.id, None),
+                Reply::Deliver(delivered) => self.returned(now, delivered, None),
+                _ => {}
             }
             return;
         };
@@ -383,6 +401,12 @@ impl Core {
         {
             // The other half is for what answers the peer.
             return self.undelivered(now, to, delivery);
+        }
+        if let Reply::Deliver(delivered) = reply
+            && self.outbox.is_stalled(to)
+            && self.outbox.bytes(to) > self.limits.outbox_bytes / 2
+        {
+            return self.returned(now, delivered, None);
         }
         if let Err(refusal) = peer.session.push(reply) {
             return self.unencodable(now, to, reply, refusal);
@@ -400,6 +424,8 @@ impl Core {
     fn unencodable(&mut self, now: Time, to: PeerId, reply: &Reply, refusal: Refusal) {
         let (id, op) = match reply {
             Reply::Run(run) => return self.unsent(now, run.id, Some(refusal)),
+            // The queue says in its dead letter why nobody could have it.
+            Reply::Deliver(delivered) => return self.returned(now, delivered, Some(refusal)),
             Reply::Result { id, .. } => (Some(id.clone()), Some("call")),
             Reply::Graph(graph) => (Some(graph.id.clone()), Some("graph")),
             Reply::Event(delivery) => {
@@ -537,34 +563,6 @@ impl Core {
         self.give_memory_back();
     }
 
-    /// Tells everybody once, then says whether nothing is in flight any more.
-    fn drained(&mut self, now: Time) -> bool {
-        if !self.node.is_draining() {
-            self.node.handle(now, node::Input::Drain, &mut self.out);
-            self.encode(now);
-            self.write(now);
-        }
-        self.node.is_idle() && self.outbox.load().0 == 0
-    }
-
-    /// The time to drain is over: what has no outcome yet gets one.
-    fn cut_off(&mut self) {
-        let until = Instant::now() + SWEEP;
-        self.node.handle(self.now(), node::Input::End, &mut self.out);
-        // A large graph ends slice by slice, and a peer that reads slowly is tried again.
-        while Instant::now() < until {
-            let now = self.now();
-            self.tick(now);
-            self.write(now);
-            if self.node.in_flight() == 0 && self.outbox.load().0 == 0 {
-                break;
-            }
-            if self.node.wake_at() != Some(0) {
-                self.sleep(until);
-            }
-        }
-    }
-
     /// Waits for a message, a deadline, or another thread.
     fn sleep(&self, next_sweep: Instant) {
         let now_ns = self.started.elapsed().as_nanos() as u64;
@@ -578,6 +576,7 @@ impl Core {
             self.router.poll_item(),
             self.publish.poll_item(),
             self.subscribe.poll_item(),
+            self.push.poll_item(),
         ];
         let _ = zmq::poll(&mut items, wait_ms as i64);
         if items[0].is_readable() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mpreg_patterns::base::{Limits, Out, PeerId, Time};
-use mpreg_patterns::node::{About, Input, Node, Output};
+use mpreg_patterns::node::{About, Input, Node, Output, Rules};
 use mpreg_patterns::ops::{Call, Function, Offer, Reply, Request};
 use mpreg_patterns::values::{Body, Value};
 
@@ -21,7 +21,8 @@ fn ask(node: &mut Node, peer: PeerId, request: Request, out: &mut Out<Output>) {
 pub(crate) fn run(count: u64) -> Outcome<()> {
     let endpoints = serde_json::json!({});
     let about = About { node: "n".into(), version: "0.1.0".into(), epoch: 1, endpoints };
-    let (mut node, mut out) = (Node::new(about, Limits::default(), &[], 1), Out::new());
+    let (mut node, mut out) =
+        (Node::new(about, Limits::default(), &Rules::default(), 1), Out::new());
     let functions = vec![Function { name: "echo".into(), ..Function::default() }];
     let offer = Offer { functions, credit: Some(1_024), ..Offer::default() };
     ask(&mut node, WORKER, Request::Offer(Box::new(offer)), &mut out);

@@ -1,5 +1,6 @@
 //! The broker's own functions: what they are called and what they take.
 
+mod queues;
 #[cfg(test)]
 mod tests;
 mod topics;
@@ -13,6 +14,7 @@ use crate::graph::CheckAsk;
 use crate::ops::{Call, Event, GraphOptions, GraphPart, Refs, Returns};
 use crate::topics::{HistoryAsk, WaitAsk};
 use crate::values::{Cursor, Fault, Shape, Value};
+pub use queues::QueueAsk;
 
 /// The names, in the order of the documents.
 pub const NAMES: &[&str] = &[
@@ -26,6 +28,15 @@ pub const NAMES: &[&str] = &[
     "mpreg.topic.publish",
     "mpreg.topic.next",
     "mpreg.topic.history",
+    "mpreg.queues",
+    "mpreg.queue.declare",
+    "mpreg.queue.stats",
+    "mpreg.queue.peek",
+    "mpreg.queue.purge",
+    "mpreg.queue.redrive",
+    "mpreg.queue.delete",
+    "mpreg.queue.send",
+    "mpreg.queue.next",
 ];
 
 /// A call of one of them, its arguments read.
@@ -67,6 +78,8 @@ pub enum Builtin {
     },
     /// A piece of a log.
     History(HistoryAsk),
+    /// Something about queues.
+    Queue(QueueAsk),
 }
 
 /// Whether there is such a built-in, for a step that would call it.
@@ -95,7 +108,8 @@ pub fn parse(call: &Call) -> Result<Builtin, Refusal> {
         "mpreg.topic.publish" => topics::publish(call),
         "mpreg.topic.next" => topics::next(call),
         "mpreg.topic.history" => topics::history(call),
-        _ => check(call),
+        "mpreg.graph.check" => check(call),
+        _ => queues::parse(call).map(Builtin::Queue),
     }
 }
 

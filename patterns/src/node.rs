@@ -4,7 +4,9 @@
 
 mod builtin;
 mod graphs;
+mod io;
 mod life;
+mod queues;
 #[cfg(test)]
 pub(crate) mod script;
 #[cfg(test)]
@@ -20,103 +22,14 @@ use smol_str::SmolStr;
 use crate::base::limits::{DEFAULT_TIMEOUT_MS, STEPS_PER_TURN};
 use crate::base::{Code, Ids, JobId, Limits, Map, Out, PeerId, Refusal, RunId, Time};
 use crate::graph::{self, Graphs};
-use crate::names::Key;
-use crate::ops::{Call, Event, Hello, Offer, ProgressReply, Reply, Request};
+use crate::ops::{Call, Hello, Offer, ProgressReply, Reply, Request};
+use crate::queues::{self as queue, Queues};
 use crate::requests::{Requests, Target};
 use crate::rpc::{self, Origin, Rpc};
-use crate::topics::{self as topic, Broadcast, Family, Retain, Topics};
+use crate::topics::{self as topic, Family, Retain, Topics};
 use crate::values::{Body, Value};
+pub use io::{Input, Output};
 use life::Watched;
-
-/// What happens to the broker.
-#[derive(Debug)]
-pub enum Input {
-    /// A peer asks something.
-    Request {
-        /// Who.
-        peer: PeerId,
-        /// What.
-        request: Request,
-    },
-    /// A connection's life has ended; these runs never left for it.
-    Gone {
-        /// Whose.
-        peer: PeerId,
-        /// The runs.
-        unsent: Vec<RunId>,
-    },
-    /// A run could not be handed to its worker's connection.
-    Unsent {
-        /// The run.
-        run: RunId,
-        /// Why, where another worker would fare no better.
-        refusal: Option<Refusal>,
-    },
-    /// A PUB socket has published an event.
-    Publish {
-        /// What.
-        event: Arc<Event>,
-    },
-    /// What came at an endpoint that cannot answer was not taken.
-    Refused {
-        /// Which endpoint.
-        endpoint: &'static str,
-        /// About what, as far as it could be read.
-        topic: Option<SmolStr>,
-        /// Why.
-        refusal: Refusal,
-    },
-    /// Another SUB socket holds this text.
-    Listen(Key),
-    /// One SUB socket fewer holds it.
-    Unlisten(Key),
-    /// An event could not be handed to its peer's connection.
-    Undelivered {
-        /// Whose.
-        peer: PeerId,
-        /// The pattern, as the peer wrote it.
-        pattern: SmolStr,
-    },
-    /// A connection takes nothing more for now.
-    Stalled {
-        /// Whose.
-        peer: PeerId,
-    },
-    /// It does again.
-    Flows {
-        /// Whose.
-        peer: PeerId,
-    },
-    /// The broker is going down.
-    Drain,
-    /// It goes down now: what is in flight gets its outcome.
-    End,
-}
-
-/// What the broker wants done.
-#[derive(Debug)]
-pub enum Output {
-    /// One message to one peer.
-    Send {
-        /// To whom.
-        to: PeerId,
-        /// What.
-        reply: Reply,
-    },
-    /// An event for all SUB sockets that hold a text.
-    Broadcast(Broadcast),
-}
-
-impl Output {
-    /// The message to one peer, if it is one.
-    #[must_use]
-    pub fn sent(self) -> Option<(PeerId, Reply)> {
-        match self {
-            Self::Send { to, reply } => Some((to, reply)),
-            Self::Broadcast(_) => None,
-        }
-    }
-}
 
 /// Who this broker is.
 #[derive(Clone, Debug)]
@@ -131,6 +44,21 @@ pub struct About {
     pub endpoints: Json,
 }
 
+/// What the owner of the broker has decided.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Which topics are kept.
+    pub retain: Vec<Retain>,
+    /// Whether `send` and `consume` make a queue that is not there.
+    pub auto_create: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { retain: Vec::new(), auto_create: true }
+    }
+}
+
 /// The whole broker, without sockets.
 #[derive(Debug)]
 pub struct Node {
@@ -143,6 +71,8 @@ pub struct Node {
     graph_out: Out<graph::Output>,
     topics: Topics,
     topic_out: Out<topic::Output>,
+    queues: Queues,
+    queue_out: Out<queue::Output>,
     ids: Ids,
     /// Peers that said who they are, by slot: they hear when the broker goes down.
     known: Map<u32, (PeerId, Option<SmolStr>)>,
@@ -161,7 +91,7 @@ pub struct Node {
 impl Node {
     /// A broker without peers.
     #[must_use]
-    pub fn new(about: About, limits: Limits, retain: &[Retain], seed: u64) -> Self {
+    pub fn new(about: About, limits: Limits, rules: &Rules, seed: u64) -> Self {
         Self {
             about,
             requests: Requests::new(&limits, seed),
@@ -169,8 +99,10 @@ impl Node {
             rpc_out: Out::new(),
             graphs: Graphs::new(limits.clone(), seed),
             graph_out: Out::new(),
-            topics: Topics::new(limits.clone(), retain, seed),
+            topics: Topics::new(limits.clone(), &rules.retain, seed),
             topic_out: Out::new(),
+            queues: Queues::new(limits.clone(), rules.auto_create, seed ^ 0x56),
+            queue_out: Out::new(),
             ids: Ids::new(seed ^ 0x55),
             known: Map::default(),
             abandoned: VecDeque::new(),
@@ -199,7 +131,8 @@ impl Node {
             Input::Unsent { run, refusal } => {
                 self.rpc.handle(now, rpc::Input::Unsent { run, refusal }, &mut self.rpc_out);
             }
-            Input::Publish { event } => {
+            Input::Publish { mut event } => {
+                self.publish_to_queues(now, &mut event);
                 let by = topic::Publisher::Socket;
                 self.topic(now, topic::Input::Publish { by, event });
             }
@@ -211,11 +144,21 @@ impl Node {
             Input::Undelivered { peer, pattern } => {
                 self.topic(now, topic::Input::Undelivered { peer, pattern });
             }
-            Input::Stalled { peer } => self.topic(now, topic::Input::Stalled { peer }),
-            Input::Flows { peer } => self.topic(now, topic::Input::Flows { peer }),
+            Input::Push { event } => self.push(now, event),
+            Input::Returned { id, refusal } => self.returned(now, id, refusal),
+            Input::Stored(told) => self.queue(now, queue::Input::Stored(told)),
+            Input::Stalled { peer } => {
+                self.topic(now, topic::Input::Stalled { peer });
+                self.queue(now, queue::Input::Stalled { peer });
+            }
+            Input::Flows { peer } => {
+                self.topic(now, topic::Input::Flows { peer });
+                self.queue(now, queue::Input::Flows { peer });
+            }
             Input::Drain => self.drain(now, out),
             Input::End => {
                 self.topic(now, topic::Input::End);
+                self.queue(now, queue::Input::End);
                 self.graphs.handle(now, graph::Input::End, &mut self.graph_out);
                 self.rpc.handle(now, rpc::Input::End, &mut self.rpc_out);
             }
@@ -232,6 +175,8 @@ impl Node {
         self.settle(now, out);
         self.topics.tick(now, &mut self.topic_out);
         self.settle(now, out);
+        self.queues.tick(now, &mut self.queue_out);
+        self.settle(now, out);
     }
 
     /// When `tick` next has work, in monotonic nanoseconds; 0 when there is work now.
@@ -239,7 +184,8 @@ impl Node {
     pub fn wake_at(&self) -> Option<u64> {
         let abandoned = (!self.abandoned.is_empty()).then_some(0);
         let systems = [self.graphs.wake_at(), self.rpc.wake_at(), self.topics.wake_at()];
-        systems.into_iter().chain([abandoned]).flatten().min()
+        let queues = self.queues.wake_at();
+        systems.into_iter().chain([queues]).chain([abandoned]).flatten().min()
     }
 
     /// What the driver measures and `mpreg.status` tells.
@@ -304,6 +250,15 @@ impl Node {
             Request::Subscribe(ask) => return self.subscribe(now, peer, *ask),
             Request::Unsubscribe { id, patterns } => {
                 return self.topic(now, topic::Input::Unsubscribe { peer, id, patterns });
+            }
+            Request::Send(ask) => return self.send_to_queue(now, peer, *ask, out),
+            Request::Consume { id, queue, group, credit } => {
+                self.known.entry(peer.slot).or_insert((peer, None));
+                let input = queue::Input::Consume { peer, id, queue, group, credit };
+                return self.queue(now, input);
+            }
+            Request::Settle(settle) => {
+                return self.queue(now, queue::Input::Settle { peer, settle });
             }
             Request::Ack { events } => return self.topic(now, topic::Input::Ack { peer, events }),
             Request::Stray => rpc::Input::Result {
@@ -374,7 +329,7 @@ impl Node {
                 let input = graph::Input::Cancel { graph, quiet };
                 self.graphs.handle(now, input, &mut self.graph_out);
             }
-            Target::New => {}
+            Target::New | Target::Send => {}
         }
     }
 
@@ -384,12 +339,14 @@ impl Node {
                 self.rpc.handle(now, rpc::Input::Cancel(call), &mut self.rpc_out);
             }
             JobId::Wait(wait) => self.topic(now, topic::Input::CancelWait(wait)),
+            JobId::Take(wait) => self.queue(now, queue::Input::CancelWait(wait)),
         }
     }
 
     fn gone(&mut self, now: Time, peer: PeerId, unsent: Vec<RunId>) {
         self.known.remove(&peer.slot);
         self.topic(now, topic::Input::Gone { peer });
+        self.queue(now, queue::Input::Gone { peer });
         let keys = self.requests.gone(peer);
         self.abandoned.extend(keys.into_iter().map(|key| (peer, key)));
         self.abandon(now);
@@ -422,7 +379,7 @@ impl Node {
 
     /// Passes outputs on until every system is quiet.
     fn settle(&mut self, now: Time, out: &mut Out<Output>) {
-        while !self.rpc_out.is_empty() || !self.graph_out.is_empty() || !self.topic_out.is_empty() {
+        while !self.is_settled() {
             // What is passed on may ask for more, so the buffers change hands while they drain.
             let mut rpc_out = std::mem::take(&mut self.rpc_out);
             for output in rpc_out.drain() {
@@ -445,7 +402,21 @@ impl Node {
             if self.topic_out.is_empty() {
                 self.topic_out = topic_out;
             }
+            let mut queue_out = std::mem::take(&mut self.queue_out);
+            for output in queue_out.drain() {
+                self.queue_output(now, output, out);
+            }
+            if self.queue_out.is_empty() {
+                self.queue_out = queue_out;
+            }
         }
+    }
+
+    fn is_settled(&self) -> bool {
+        self.rpc_out.is_empty()
+            && self.graph_out.is_empty()
+            && self.topic_out.is_empty()
+            && self.queue_out.is_empty()
     }
 
     fn rpc_output(&mut self, now: Time, output: rpc::Output, out: &mut Out<Output>) {

@@ -2,6 +2,8 @@
 //!
 //! The wire form is `docs/PROTOCOL.md`; the sockets crate turns bytes into these and back.
 
+mod queues;
+
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -10,6 +12,8 @@ use smol_str::SmolStr;
 
 use crate::base::{Refusal, RunId};
 use crate::values::{Body, Frames, Value};
+
+pub use queues::{Delivered, Durability, Send, SendOptions, Settle, Verdict};
 
 /// A peer's request.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,6 +80,21 @@ pub enum Request {
         /// How many events are handled.
         events: u32,
     },
+    /// Sends one message to a queue, or to the queues bound to a topic.
+    Send(Box<Send>),
+    /// Asks for the messages of a queue.
+    Consume {
+        /// Echoed.
+        id: Option<SmolStr>,
+        /// Which queue.
+        queue: SmolStr,
+        /// Which of its groups; none for the one without a name.
+        group: Option<SmolStr>,
+        /// The most messages in hand at once; 0 pauses.
+        credit: u32,
+    },
+    /// Says what became of messages in hand.
+    Settle(Settle),
     /// A `result`, `error` or `progress` whose id is not a run's: counted, never answered.
     Stray,
 }
@@ -383,6 +402,41 @@ pub enum Reply {
     },
     /// An event of a pattern the peer holds.
     Event(Delivery),
+    /// Answers `send`.
+    Sent {
+        /// Echoed.
+        id: SmolStr,
+        /// The message's own ULID.
+        message: RunId,
+        /// How safe it is in the least safe of its queues.
+        durability: Durability,
+        /// How many queues have it.
+        queues: u32,
+    },
+    /// Answers `consume`.
+    Consumed {
+        /// Echoed.
+        id: Option<SmolStr>,
+        /// The broker's life; another one than before means that all consumers are forgotten.
+        epoch: u64,
+        /// Which queue.
+        queue: SmolStr,
+        /// Which of its groups.
+        group: Option<SmolStr>,
+        /// The credit in force.
+        credit: u32,
+    },
+    /// A message for a consumer.
+    Deliver(Box<Delivered>),
+    /// Answers `ack`, `nack` and `extend` that carry an id.
+    Acked {
+        /// Echoed.
+        id: SmolStr,
+        /// The deliveries of which it is so now.
+        ids: Vec<RunId>,
+        /// Those that were not in hand.
+        unknown: Vec<RunId>,
+    },
 }
 
 /// A call on its way to a worker. What it is to run reads as if it were the run's own.

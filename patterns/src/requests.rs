@@ -17,6 +17,8 @@ pub enum Target {
     Job(JobId),
     /// A graph.
     Graph(GraphId),
+    /// A message that is sent.
+    Send,
 }
 
 /// A request without an outcome.
@@ -138,6 +140,12 @@ impl Requests {
         if let Some(request) = self.in_flight.get_mut(key as usize) {
             request.target = target;
         }
+    }
+
+    /// Whether it is a message that is sent.
+    #[must_use]
+    pub fn is_send(&self, key: u32) -> bool {
+        self.get(key).is_some_and(|request| request.target == Target::Send)
     }
 
     /// The request behind a key.

@@ -1,13 +1,13 @@
 //! How messages travel, never why.
 //!
 //! In reading order: [`envelope`] (bytes to requests and replies, and back), [`session`] (how one
-//! peer speaks), [`router`] (the door's socket), [`publish`] and [`subscribe`] (where plain PUB and
-//! SUB sockets connect), [`client`] (the Rust client and worker), [`raw`] (libzmq options without a
-//! safe method).
+//! peer speaks), [`router`] (the door's socket), [`inlet`] and [`subscribe`] (where plain PUB, PUSH
+//! and SUB sockets connect), [`client`] (the Rust client and worker), [`raw`] (libzmq options
+//! without a safe method).
 
 pub mod client;
 pub mod envelope;
-pub mod publish;
+pub mod inlet;
 pub mod raw;
 pub mod router;
 pub mod session;

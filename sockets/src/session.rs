@@ -198,6 +198,13 @@ impl Session {
             Request::Subscribe(_) => (Some("subscribe"), "a subscription is followed by events"),
             Request::Unsubscribe { .. } => (Some("unsubscribe"), "patterns bring events"),
             Request::Ack { .. } => (Some("ack"), "an ack has no reply"),
+            Request::Consume { .. } => (Some("consume"), "a consumer gets deliveries"),
+            Request::Settle(settle) if settle.id.is_none() => {
+                (Some(settle.verdict.as_str()), "without an id it has no reply")
+            }
+            Request::Send(send) if !send.confirm => {
+                (Some("send"), "what is not confirmed has no reply")
+            }
             Request::Publish(publish) if !publish.confirm => {
                 (Some("publish"), "what is not confirmed has no reply")
             }
@@ -413,7 +420,9 @@ impl Expected {
             | Reply::Cancel { .. }
             | Reply::Offered { .. }
             | Reply::Subscribed { .. }
-            | Reply::Event(_) => return None,
+            | Reply::Event(_)
+            | Reply::Consumed { .. }
+            | Reply::Deliver(_) => return None,
             // What was refused at the door knows its place.
             Reply::Error { item: Some(item), .. } => {
                 let item = *item as usize;
@@ -424,7 +433,10 @@ impl Expected {
                 (id.as_ref(), Answer::Welcome)
             }
             Reply::Error { id, .. } => (id.as_ref(), Answer::Outcome),
-            Reply::Result { id, .. } | Reply::Published { id, .. } => (Some(id), Answer::Outcome),
+            Reply::Result { id, .. }
+            | Reply::Published { id, .. }
+            | Reply::Sent { id, .. }
+            | Reply::Acked { id, .. } => (Some(id), Answer::Outcome),
             Reply::Graph(graph) => (Some(&graph.id), Answer::Outcome),
             Reply::Welcome { id, .. } => (id.as_ref(), Answer::Welcome),
             Reply::Pong { id } => (id.as_ref(), Answer::Pong),
@@ -478,7 +490,12 @@ fn id_of(request: &Request) -> Option<&SmolStr> {
         Request::Offer(offer) => offer.id.as_ref(),
         Request::Publish(publish) => Some(&publish.id),
         Request::Subscribe(subscribe) => subscribe.id.as_ref(),
-        Request::Ping { id } | Request::Bye { id } | Request::Unsubscribe { id, .. } => id.as_ref(),
+        Request::Send(send) => Some(&send.id),
+        Request::Settle(settle) => settle.id.as_ref(),
+        Request::Ping { id }
+        | Request::Bye { id }
+        | Request::Unsubscribe { id, .. }
+        | Request::Consume { id, .. } => id.as_ref(),
         Request::Result { .. }
         | Request::Failed { .. }
         | Request::Progress { .. }

@@ -5,8 +5,10 @@ mod demo;
 mod errors;
 mod graph;
 mod output;
+mod queue;
 mod serve;
 mod show;
+mod store;
 mod topics;
 mod work;
 
@@ -17,7 +19,7 @@ use clap::{Args, Parser, Subcommand};
 
 use output::{Failure, Format};
 
-/// A message broker on ZeroMQ: calls, dependency graphs and topics for any ZeroMQ binding.
+/// A message broker on ZeroMQ: calls, dependency graphs, topics and queues for any ZeroMQ binding.
 #[derive(Parser, Debug)]
 #[command(
     name = "mpreg",
@@ -35,11 +37,14 @@ struct Cli {
     command: Command,
 }
 
+/// Where a broker's door is unless it was told otherwise.
+const BROKER: &str = "tcp://127.0.0.1:7400";
+
 /// Where the broker is.
 #[derive(Args, Clone, Debug)]
 struct Target {
     /// Address of the broker's door
-    #[arg(long, default_value = "tcp://127.0.0.1:7400", value_name = "ADDRESS")]
+    #[arg(long, default_value = BROKER, value_name = "ADDRESS")]
     broker: String,
 }
 
@@ -77,6 +82,12 @@ enum Command {
     /// Which patterns are subscribed to, and what goes through them
     #[command(after_help = "Example: mpreg topics --top 10")]
     Topics(topics::Topics),
+    /// Send to queues, take from them, and look after them
+    #[command(after_help = "Example: mpreg queue send jobs '{\"n\":1}'\n         \
+        mpreg queue take jobs --count 1\n         \
+        mpreg queue take jobs -- ./work.sh    for each message; acks what succeeds\n         \
+        mpreg queue list")]
+    Queue(queue::Queue),
     /// What the broker is doing
     #[command(after_help = "Example: mpreg status --output json")]
     Status(Target),
@@ -86,6 +97,12 @@ enum Command {
     /// What can be called
     #[command(after_help = "Example: mpreg functions")]
     Functions(Target),
+    /// Look after what is kept on disk, while no broker uses it
+    #[command(
+        after_help = "Example: mpreg store check --data ./data --salvage rescued.mdb\n         \
+        mpreg store compact --data ./data"
+    )]
+    Store(store::Store),
     /// What an error code means and what to do
     #[command(after_help = "Example: mpreg errors outcome_unknown\n         mpreg errors")]
     Errors(errors::Errors),
@@ -105,9 +122,11 @@ pub fn main() -> ExitCode {
         Command::Pub(event) => event.run(format),
         Command::Sub(events) => events.run(format),
         Command::Topics(topics) => topics.run(format),
+        Command::Queue(queue) => queue.run(format),
         Command::Status(target) => show::status(&target, format),
         Command::Workers(target) => show::workers(&target, format),
         Command::Functions(target) => show::functions(&target, format),
+        Command::Store(store) => store.run(format),
         Command::Errors(errors) => errors.run(format),
     };
     match outcome {

@@ -1,7 +1,13 @@
-//! How other threads tell the core what to do.
+//! How other threads tell the core what to do, and how it goes down.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use mpreg_patterns::base::Time;
+use mpreg_patterns::node;
+
+use super::{Core, SWEEP};
 
 /// Go on.
 pub(super) const RUN: u8 = 0;
@@ -47,8 +53,43 @@ impl Control {
 
     fn tell(&self, state: u8) {
         self.state.fetch_max(state, Ordering::AcqRel);
+        self.ring();
+    }
+
+    /// Wakes the core.
+    pub(crate) fn ring(&self) {
         let bell = self.bell.lock().unwrap_or_else(PoisonError::into_inner);
         // The ear may be full of rings or gone: either way the core will see the state.
         let _ = bell.send("", zmq::DONTWAIT);
+    }
+}
+
+impl Core {
+    /// Tells everybody once, then says whether nothing is in flight any more.
+    pub(super) fn drained(&mut self, now: Time) -> bool {
+        if !self.node.is_draining() {
+            self.node.handle(now, node::Input::Drain, &mut self.out);
+            self.encode(now);
+            self.write(now);
+        }
+        self.node.is_idle() && self.outbox.load().0 == 0
+    }
+
+    /// The time to drain is over: what has no outcome yet gets one.
+    pub(super) fn cut_off(&mut self) {
+        let until = Instant::now() + SWEEP;
+        self.node.handle(self.now(), node::Input::End, &mut self.out);
+        // A large graph ends slice by slice, and a peer that reads slowly is tried again.
+        while Instant::now() < until {
+            let now = self.now();
+            self.tick(now);
+            self.write(now);
+            if self.node.in_flight() == 0 && self.outbox.load().0 == 0 {
+                break;
+            }
+            if self.node.wake_at() != Some(0) {
+                self.sleep(until);
+            }
+        }
     }
 }

@@ -5,7 +5,7 @@ use mpreg_patterns::node;
 use mpreg_patterns::ops::Delivery;
 use mpreg_patterns::topics::Broadcast;
 use mpreg_patterns::values::json;
-use mpreg_sockets::publish::Published;
+use mpreg_sockets::inlet::Received;
 use mpreg_sockets::subscribe::Heard;
 
 use super::{BYTES_PER_TURN, Core, MESSAGES_PER_TURN};
@@ -30,8 +30,8 @@ impl Core {
             bytes += self.publish.bytes() as u64;
             self.traffic.published_in += 1;
             let input = match published {
-                Published::Event(event) => node::Input::Publish { event },
-                Published::Refused { topic, refusal } => {
+                Received::Event(event) => node::Input::Publish { event },
+                Received::Refused { topic, refusal } => {
                     node::Input::Refused { endpoint: "publish", topic, refusal }
                 }
             };

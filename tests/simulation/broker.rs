@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use mpreg_patterns::base::{Code, Limits, Out, PeerId, Refusal, RunId, Time};
-use mpreg_patterns::node::{About, Input, Node, Output, error_reply};
+use mpreg_patterns::node::{About, Input, Node, Output, Rules, error_reply};
 use mpreg_patterns::ops::{Delivery, Reply, Request};
 use mpreg_patterns::outbox::{self, Outbox, Parcel as _};
 use mpreg_patterns::topics::Retain;
@@ -52,7 +52,12 @@ impl Broker {
         let endpoints = serde_json::Value::Null;
         let about = About { node: "sim".into(), version: "0.1.0".into(), epoch, endpoints };
         Self {
-            node: Node::new(about, limits.clone(), rules, seed),
+            node: Node::new(
+                about,
+                limits.clone(),
+                &Rules { retain: rules.to_vec(), ..Rules::default() },
+                seed,
+            ),
             outbox: Outbox::new(limits.outbox_bytes),
             epoch,
             connections: Vec::new(),
@@ -171,6 +176,7 @@ impl Broker {
                 match output {
                     Output::Send { to, reply } => self.answer(now, to, reply, wire, check),
                     Output::Broadcast(told) => check.topics.broadcast(&told),
+                    Output::Store(ask) => panic!("nobody plays with queues here: {ask:?}"),
                 }
             }
         }

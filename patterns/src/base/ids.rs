@@ -50,6 +50,8 @@ pub enum JobId {
     Call(CallId),
     /// An event.
     Wait(WaitId),
+    /// A message of a queue.
+    Take(WaitId),
 }
 
 /// Who wants an outcome.

@@ -45,6 +45,12 @@ pub struct Limits {
     pub patterns_per_peer: usize,
     /// Patterns in the whole broker, in all spellings.
     pub patterns: usize,
+    /// Queues in the whole broker.
+    pub queues: usize,
+    /// Groups of one queue.
+    pub groups_per_queue: usize,
+    /// Bytes of messages of queues that may be in consumers' hands at once.
+    pub queue_memory_bytes: usize,
     /// Bytes that may wait for one stalled peer.
     pub outbox_bytes: usize,
     /// Connections known at once.
@@ -84,6 +90,21 @@ pub const PATTERNS_WAITING_BYTES: usize = 64 << 20;
 pub const HISTORY_SCAN: usize = 32_768;
 /// Most events that one call of `mpreg.topic.next` or `mpreg.topic.history` gives.
 pub const EVENTS_PER_ANSWER: usize = 10_000;
+/// Messages of one lane of a queue that are in memory at most; the rest is in the store alone.
+/// A few in tests, so that they see both.
+pub const FRONT_COUNT: usize = if cfg!(test) { 8 } else { 16_384 };
+/// With fewer in memory, more are read from the store.
+pub const FRONT_FEW: usize = FRONT_COUNT / 2;
+/// Bytes of messages of all queues that are in memory although nobody has asked for them yet.
+pub const FRONT_BYTES: u64 = 64 << 20;
+/// Messages of one line that wait behind others of their keys, beyond which nothing more is taken.
+pub const KEYS_PARKED: usize = 16_384;
+/// Messages of one queue whose `dedup` is remembered; beyond it the oldest are forgotten early.
+pub const DEDUP_ENTRIES: usize = 1 << 20;
+/// Dead letters that are read from the store at once.
+pub const DEAD_PER_FETCH: u64 = 1_024;
+/// Most messages that one call of `mpreg.queue.peek` shows.
+pub const MESSAGES_PER_ANSWER: usize = 1_000;
 /// Graphs that ended and can still be explained.
 pub const RECENT_GRAPHS: usize = 256;
 /// Most attempts `retry` may ask for.
@@ -116,6 +137,9 @@ impl Default for Limits {
             refresh_ms: 2_000,
             patterns_per_peer: 2_000_000,
             patterns: 20_000_000,
+            queues: 200_000,
+            groups_per_queue: 64,
+            queue_memory_bytes: 256 << 20,
             outbox_bytes: 16 << 20,
             peers: 65_536,
         }

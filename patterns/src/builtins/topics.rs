@@ -18,7 +18,7 @@ const TOP: usize = 100;
 /// Events of a history unless another number is asked for.
 const HISTORY: usize = 1_000;
 
-fn missing(field: &str) -> Refusal {
+pub(super) fn missing(field: &str) -> Refusal {
     Refusal::field(Code::BadArgs, field, format!("`{field}` is missing"))
 }
 
@@ -28,7 +28,11 @@ fn pattern(cursor: &mut Cursor<'_>) -> Result<Pattern, Refusal> {
     Pattern::parse(&text).map_err(refuse)
 }
 
-fn small(field: &'static str, cursor: &mut Cursor<'_>, most: usize) -> Result<u32, Refusal> {
+pub(super) fn small(
+    field: &'static str,
+    cursor: &mut Cursor<'_>,
+    most: usize,
+) -> Result<u32, Refusal> {
     let number = cursor.u64().map_err(bad_args(field))?;
     if (1..=most as u64).contains(&number) {
         return Ok(number as u32);
@@ -37,44 +41,72 @@ fn small(field: &'static str, cursor: &mut Cursor<'_>, most: usize) -> Result<u3
 }
 
 /// The value the cursor stands before.
-fn value(of: &Value, cursor: &mut Cursor<'_>) -> Result<Value, Fault> {
+pub(super) fn value(of: &Value, cursor: &mut Cursor<'_>) -> Result<Value, Fault> {
     Ok(Value { kind: of.kind, bytes: of.bytes.slice(cursor.skip()?) })
 }
 
 pub(super) fn publish(call: &Call) -> Result<Builtin, Refusal> {
-    let (mut topic, mut body, mut headers) = (None, None, None);
-    let source = call.kwargs.clone().unwrap_or_else(Value::null);
-    kwargs(call, |key, cursor| {
+    let mut read = Sending::default();
+    kwargs(call, |key, cursor| read.take(call, key, cursor))?;
+    let topic = read.topic.take().ok_or_else(|| missing("topic"))?;
+    read.event(call, topic).map(|event| Builtin::Publish(Arc::new(event)))
+}
+
+/// What is published or sent by a call, as it is read.
+#[derive(Default)]
+pub(super) struct Sending {
+    pub(super) topic: Option<SmolStr>,
+    body: Option<Value>,
+    headers: Option<Value>,
+}
+
+impl Sending {
+    /// Reads one argument. False if it is none of these.
+    pub(super) fn take(
+        &mut self,
+        call: &Call,
+        key: &str,
+        cursor: &mut Cursor<'_>,
+    ) -> Result<bool, Refusal> {
+        let Some(source) = &call.kwargs else { return Ok(false) };
         match key {
-            "topic" => {
-                let text = cursor.string().map_err(bad_args("topic"))?;
-                if !is_name(&text) {
-                    return Err(no_name("topic", &text));
-                }
-                if is_reserved(&text) {
-                    let message = "topics that begin with `mpreg.` are the broker's own";
-                    return Err(Refusal::field(Code::ReservedName, "topic", message));
-                }
-                topic = Some(SmolStr::new(text));
-            }
-            "payload" => body = Some(value(&source, cursor).map_err(bad_args("payload"))?),
+            "topic" => self.topic = Some(topic(cursor)?),
+            "payload" => self.body = Some(value(source, cursor).map_err(bad_args("payload"))?),
             "headers" => {
                 cursor.clone().map().map_err(bad_args("headers"))?;
-                headers = Some(value(&source, cursor).map_err(bad_args("headers"))?);
+                self.headers = Some(value(source, cursor).map_err(bad_args("headers"))?);
             }
             _ => return Ok(false),
         }
         Ok(true)
-    })?;
-    let in_payload = |fault: Fault| Refusal { field: Some("payload".into()), ..fault.refusal() };
-    let in_headers = |fault: Fault| Refusal { field: Some("headers".into()), ..fault.refusal() };
-    let event = Event {
-        topic: topic.ok_or_else(|| missing("topic"))?,
-        payload: payload(body.unwrap_or_else(Value::null), &call.frames).map_err(in_payload)?,
-        headers: headers.map(compact).transpose().map_err(in_headers)?,
-        message: RunId(0),
-    };
-    Ok(Builtin::Publish(Arc::new(event)))
+    }
+
+    /// The message, as it is stored.
+    pub(super) fn event(self, call: &Call, topic: SmolStr) -> Result<Event, Refusal> {
+        let wrong = |field: &'static str| {
+            move |fault: Fault| Refusal { field: Some(field.into()), ..fault.refusal() }
+        };
+        let body = self.body.unwrap_or_else(Value::null);
+        Ok(Event {
+            topic,
+            payload: payload(body, &call.frames).map_err(wrong("payload"))?,
+            headers: self.headers.map(compact).transpose().map_err(wrong("headers"))?,
+            message: RunId(0),
+        })
+    }
+}
+
+/// A topic that is not the broker's own.
+fn topic(cursor: &mut Cursor<'_>) -> Result<SmolStr, Refusal> {
+    let text = cursor.string().map_err(bad_args("topic"))?;
+    if !is_name(&text) {
+        return Err(no_name("topic", &text));
+    }
+    if is_reserved(&text) {
+        let message = "topics that begin with `mpreg.` are the broker's own";
+        return Err(Refusal::field(Code::ReservedName, "topic", message));
+    }
+    Ok(SmolStr::new(text))
 }
 
 pub(super) fn next(call: &Call) -> Result<Builtin, Refusal> {

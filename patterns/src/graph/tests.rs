@@ -264,7 +264,9 @@ fn references(#[case] script: &str) {
       a: mpreg.nope
     → c1 graph g error at a unknown_function: mpreg.nope is not one of mpreg.functions,
         mpreg.workers, mpreg.status, mpreg.graphs, mpreg.graph.check, mpreg.graph.explain,
-        mpreg.topics, mpreg.topic.publish, mpreg.topic.next, mpreg.topic.history [fun]
+        mpreg.topics, mpreg.topic.publish, mpreg.topic.next, mpreg.topic.history, mpreg.queues,
+        mpreg.queue.declare, mpreg.queue.stats, mpreg.queue.peek, mpreg.queue.purge,
+        mpreg.queue.redrive, mpreg.queue.delete, mpreg.queue.send, mpreg.queue.next [fun]
     c1 graph g
       a: f
       b: g [@a] wait=true timeout_ms=100

@@ -43,12 +43,16 @@ impl Node {
             Ok(Builtin::Graphs) => Ok(self.graphs.list()),
             Ok(Builtin::Explain { track }) => self.explain(now, track),
             Ok(Builtin::Topics { top }) => Ok(self.topics.list(top)),
-            Ok(Builtin::Publish(event)) => {
+            Ok(Builtin::Publish(mut event)) => {
+                self.publish_to_queues(now, &mut event);
                 let by = Publisher::Origin(origin);
                 return self.topic(now, topic::Input::Publish { by, event });
             }
             Ok(Builtin::Next { ask, timeout_ms }) => {
                 return self.next_event(now, origin, ask, (timeout_ms, deadline_ns));
+            }
+            Ok(Builtin::Queue(ask)) => {
+                return self.queue_builtin(now, origin, (peer, deadline_ns), ask, out);
             }
             Ok(Builtin::History(ask)) => {
                 let outcome = self.topics.history(now, &ask);
@@ -84,6 +88,7 @@ impl Node {
             let why = match step.why {
                 graph::Why::Says(words) => words,
                 graph::Why::Called(JobId::Wait(_)) => "waits for events".into(),
+                graph::Why::Called(JobId::Take(_)) => "waits for a message".into(),
                 graph::Why::Called(JobId::Call(call)) => {
                     self.rpc.explain(now, call).unwrap_or_else(|| "is ending".into())
                 }
@@ -120,6 +125,7 @@ impl Node {
             "topics": self.topics.counters(),
             "patterns": self.topics.patterns(),
             "waiting": self.topics.waiting(),
+            "queues": self.queues.status(),
             "refused": self.refused_counts(),
             "cancels_ignored": self.cancels_ignored,
             "process": self.gauges,

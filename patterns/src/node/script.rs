@@ -12,6 +12,8 @@
 //! A line that begins with `→` is an answer, an indented one belongs to the line before it. Time
 //! stands still but for lines like `+100ms`. Whatever is in flight at the end is written there.
 
+mod queues;
+mod told;
 mod topics;
 
 use std::fmt::Write as _;
@@ -20,13 +22,12 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use smol_str::SmolStr;
 
-use super::{About, Input, Node, Output};
-use crate::base::{Code, Culprit, Limits, Out, PeerId, Refusal, RunId, Time};
-use crate::ops::{
-    Call, Function, GraphPart, GraphReply, Hello, Offer, OnError, Refs, Reply, Request, Returns,
-};
+use super::{About, Input, Node, Output, Rules};
+use crate::base::{Code, Limits, Out, PeerId, Refusal, RunId, Time};
+use crate::ops::{Call, Function, GraphPart, Hello, Offer, OnError, Refs, Reply, Request, Returns};
+use crate::store::shelf::Shelf;
 use crate::topics::Retain;
-use crate::values::{Body, Frames, Kind, Value};
+use crate::values::{Body, Frames, Value};
 
 /// Columns of an answer, so that a test file keeps to a hundred.
 const COLUMNS: usize = 96;
@@ -72,7 +73,7 @@ fn logical_lines(script: &str) -> Vec<String> {
 struct Peer {
     name: String,
     id: PeerId,
-    /// Every run it was ever given; those in hand are marked.
+    /// Every run and every message it was ever given; those in hand are marked.
     runs: Vec<(String, RunId, bool)>,
 }
 
@@ -84,6 +85,9 @@ pub(crate) struct Stage {
     peers: Vec<Peer>,
     pub(crate) lines: Vec<String>,
     held: bool,
+    store: Shelf,
+    /// Whether the store does nothing until it is told to.
+    slow: bool,
 }
 
 impl Stage {
@@ -98,14 +102,20 @@ impl Stage {
             epoch: 7,
             endpoints: serde_json::json!({}),
         };
-        Self {
-            node: Node::new(about, limits, keep, 1),
+        let rules = Rules { retain: keep.to_vec(), ..Rules::default() };
+        let mut stage = Self {
+            node: Node::new(about, limits, &rules, 1),
             now: Time { mono_ns: 1_000_000_000, wall_ms: 1_700_000_000_000 },
             out: Out::new(),
             peers: Vec::new(),
             lines: Vec::new(),
             held: false,
-        }
+            store: Shelf::default(),
+            slow: false,
+        };
+        let opened = stage.store.open();
+        stage.input(Input::Stored(opened));
+        stage
     }
 
     /// Plays one line and notes it with its answers.
@@ -121,6 +131,7 @@ impl Stage {
             "end" => return self.input(Input::End),
             "keep" => return,
             "socket" => return self.input(topics::of_socket(&mut words)),
+            "store" => return self.play_store(words.word()),
             // Until `go`, inputs come one after the other before the broker gets a turn.
             "hold" => return self.held = true,
             "go" => {
@@ -141,6 +152,10 @@ impl Stage {
             "misses" => {
                 let (peer, pattern) = (self.peers[peer].id, words.word().into());
                 self.input(Input::Undelivered { peer, pattern });
+            }
+            "drops" => {
+                let id = self.take(peer, words.word());
+                self.input(Input::Returned { id, refusal: None });
             }
             "unsent" => {
                 let run = self.take(peer, words.word());
@@ -222,7 +237,13 @@ impl Stage {
                 Request::Progress { run, percent, note }
             }
             "strays" => Request::Stray,
-            other => topics::request(other, words).unwrap_or_else(|| panic!("{other} is no verb")),
+            "done" | "nacks" | "extends" => {
+                let ids = vec![self.take(peer, words.word())];
+                queues::settle(verb, ids, words)
+            }
+            other => topics::request(other, words)
+                .or_else(|| queues::request(other, words))
+                .unwrap_or_else(|| panic!("{other} is no verb")),
         }
     }
 
@@ -237,6 +258,9 @@ impl Stage {
             self.pass_to(next_ns.max(self.now.mono_ns));
             self.node.tick(self.now, &mut self.out);
             self.note();
+            if !self.slow && self.store.is_busy() {
+                self.sync();
+            }
         }
         self.pass_to(until_ns);
     }
@@ -260,6 +284,9 @@ impl Stage {
             self.node.tick(self.now, &mut self.out);
             self.note();
         }
+        if !self.slow && self.store.is_busy() {
+            self.sync();
+        }
     }
 
     /// Writes down what was answered.
@@ -271,18 +298,25 @@ impl Stage {
                     self.lines.push(wrapped(&topics::broadcast_text(told)));
                     continue;
                 }
+                Output::Store(ask) => {
+                    self.store.ask(ask.clone());
+                    continue;
+                }
             };
             // What was on its way to a connection that is gone goes nowhere.
             let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == *to) else { continue };
             if let Reply::Run(run) = reply {
                 peer.runs.push((run.fun.to_string(), run.id, true));
             }
+            if let Reply::Deliver(told) = reply {
+                peer.runs.push((told.queue.to_string(), told.id, true));
+            }
             if let Reply::Cancel { run } = reply {
                 let fun = peer.runs.iter().find(|known| known.1 == *run).expect("a run");
                 self.lines.push(format!("→ {} cancel {}", peer.name, fun.0));
                 continue;
             }
-            let mut line = format!("→ {} {}", peer.name, told(reply));
+            let mut line = format!("→ {} {}", peer.name, told::told(reply));
             for peer in &self.peers {
                 for generation in 0..=peer.id.generation {
                     let id = PeerId { generation, ..peer.id };
@@ -490,109 +524,4 @@ fn references(line: &str) -> String {
         text.push_str(rest);
     }
     text
-}
-
-/// A reply as one line.
-fn told(reply: &Reply) -> String {
-    let named = |id: &Option<SmolStr>| id.as_ref().map_or(String::new(), |id| format!(" {id}"));
-    match reply {
-        Reply::Welcome { .. } => "welcome".into(),
-        Reply::Pong { id } => format!("pong{}", named(id)),
-        Reply::Bye { id } => format!("bye{}", named(id)),
-        Reply::Result { id, body, .. } => format!("result {id} {}", body_text(body)),
-        Reply::Error { id, error, .. } => format!("error{} {}", named(id), error_text(error)),
-        Reply::Offered { id, functions, credit, .. } => {
-            format!("offered{} {functions}, credit {credit}", named(id))
-        }
-        Reply::Run(run) => {
-            let mut text = format!("run {}", run.fun);
-            for value in [&run.args, &run.kwargs].into_iter().flatten() {
-                write!(text, " {}", value_text(value)).unwrap();
-            }
-            text += &frames_text(&run.frames);
-            if run.attempt > 1 {
-                write!(text, " attempt {}", run.attempt).unwrap();
-            }
-            if run.deadline_ms != 30_000 {
-                write!(text, " {}ms left", run.deadline_ms).unwrap();
-            }
-            text
-        }
-        Reply::Cancel { .. } => "cancel".into(),
-        Reply::Progress(told) => {
-            let mut text = format!("progress {}", told.id);
-            if let Some(step) = &told.step {
-                write!(text, " {step}").unwrap();
-            }
-            write!(text, " {}", told.event).unwrap();
-            if let Some(percent) = told.percent {
-                write!(text, " {percent}%").unwrap();
-            }
-            if let Some(note) = &told.note {
-                write!(text, " {note}").unwrap();
-            }
-            text
-        }
-        Reply::Graph(reply) => graph_text(reply),
-        Reply::Published { id, .. } => format!("published {id}"),
-        Reply::Subscribed { id, patterns, credit, .. } => {
-            let credit = credit.map_or(String::new(), |credit| format!(", credit {credit}"));
-            format!("subscribed{} {patterns}{credit}", named(id))
-        }
-        Reply::Event(told) => topics::event_text(told),
-    }
-}
-
-fn graph_text(reply: &GraphReply) -> String {
-    let mut text = format!("graph {}", reply.id);
-    if let Some(part) = reply.part {
-        write!(text, " part {part}{}", if reply.more { " more" } else { "" }).unwrap();
-    }
-    if let Some((error, step)) = &reply.error {
-        let at = step.as_ref().map_or(String::new(), |step| format!(" at {step}"));
-        write!(text, " error{at} {}", error_text(error)).unwrap();
-    }
-    if reply.ran || !reply.results.is_empty() {
-        let results =
-            reply.results.iter().map(|(name, body)| format!("{name}={}", body_text(body)));
-        write!(text, " results {{{}}}", results.collect::<Vec<_>>().join(", ")).unwrap();
-    }
-    if !reply.steps.is_empty() {
-        let steps = reply.steps.iter().map(|step| match &step.code {
-            Some(code) => format!("{} {} {code}", step.name, step.state.as_str()),
-            None => format!("{} {}", step.name, step.state.as_str()),
-        });
-        write!(text, " steps {{{}}}", steps.collect::<Vec<_>>().join(", ")).unwrap();
-    }
-    text
-}
-
-fn error_text(error: &Refusal) -> String {
-    let refused = error.refused.map_or(String::new(), |what| format!(" (refused: {what})"));
-    // Whose fault it is and whether to try again are told where they are not the code's own.
-    let code = Code::find(&error.code);
-    let usual = code.map_or((Culprit::Worker, false), |code| (code.culprit(), code.retry()));
-    let told = if (error.culprit, error.retry) == usual {
-        String::new()
-    } else {
-        format!(" ({}, retry {})", error.culprit.as_str(), error.retry)
-    };
-    let field = error.field.as_ref().map_or(String::new(), |field| format!(" [{field}]"));
-    format!("{}: {}{field}{told}{refused}", error.code, error.message)
-}
-
-fn body_text(body: &Body) -> String {
-    value_text(&body.value) + &frames_text(&body.frames)
-}
-
-fn value_text(value: &Value) -> String {
-    match value.kind {
-        Kind::Json => String::from_utf8_lossy(&value.bytes).into_owned(),
-        _ => format!("{:?}", value.bytes),
-    }
-}
-
-fn frames_text(frames: &Frames) -> String {
-    let frames: Vec<_> = frames.iter().map(|frame| String::from_utf8_lossy(frame)).collect();
-    if frames.is_empty() { String::new() } else { format!(" frames={}", frames.join(",")) }
 }

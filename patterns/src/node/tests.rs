@@ -3,7 +3,7 @@
 use rstest::rstest;
 
 use super::script::{Stage, check};
-use super::{About, Input, Node, Output};
+use super::{About, Input, Node, Output, Rules};
 use crate::base::limits::STEPS_PER_TURN;
 use crate::base::{Limits, Out, PeerId, RunId, Time};
 use crate::ops::{Call, GraphOptions, GraphPart, Hello, Reply, Request};
@@ -157,7 +157,7 @@ const NOW: Time = Time { mono_ns: 1_000, wall_ms: 1_700_000_000_000 };
 fn node(seed: u64) -> Node {
     let endpoints = serde_json::json!({"door": "tcp://127.0.0.1:7400"});
     let about = About { node: "n1".into(), version: "0.1.0".into(), epoch: 9, endpoints };
-    Node::new(about, Limits::default(), &[], seed)
+    Node::new(about, Limits::default(), &Rules::default(), seed)
 }
 
 fn ask(node: &mut Node, request: Request) -> Vec<Reply> {

@@ -26,11 +26,12 @@ impl Node {
         publish: Publish,
         out: &mut Out<Output>,
     ) {
-        let Publish { id, confirm, event } = publish;
+        let Publish { id, confirm, mut event } = publish;
         if self.requests.find(peer, &id).is_some() {
             let error = Requests::duplicate(&id);
             return send(out, peer, error_reply(Some(id), Some("publish"), error));
         }
+        self.publish_to_queues(now, &mut event);
         let by = Publisher::Peer { peer, id, confirm };
         self.topic(now, Input::Publish { by, event });
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::subscribers::Target;
 use super::{Broadcast, Output, Publisher, Topics};
 use crate::base::limits::DELIVERIES_WAITING;
-use crate::base::{Code, Out, Refusal, Set, Time};
+use crate::base::{Code, Out, Refusal, RunId, Set, Time};
 use crate::names::PatternId;
 use crate::ops::Event;
 
@@ -93,8 +93,10 @@ impl Topics {
             let outcome = Err(Refusal::new(Code::Busy, message));
             return out.push(Output::Published { by, outcome });
         }
-        // Nobody else has it yet, so nothing is copied.
-        Arc::make_mut(&mut event).message = self.ids.next(now);
+        if event.message == RunId(0) {
+            // Nobody else has it yet, so nothing is copied.
+            Arc::make_mut(&mut event).message = self.ids.next(now);
+        }
         self.counters.published += 1;
         let taken_at = self.serial;
         if at_once {

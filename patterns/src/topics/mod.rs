@@ -85,7 +85,7 @@ pub enum Input {
     Publish {
         /// Who published it.
         by: Publisher,
-        /// What. Its `message` is given here.
+        /// What. Its `message` is given here unless it has one.
         event: Arc<Event>,
     },
     /// The broker's own event, of which somebody may want to hear.

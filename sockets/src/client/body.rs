@@ -1,10 +1,67 @@
-//! Reading results and arguments as Rust types.
+//! Reading results, arguments and payloads as Rust types, and writing payloads from them.
 
-use mpreg_patterns::base::{Code, Refusal};
+use bytes::Bytes;
+use mpreg_patterns::base::{Code, Refusal, RunId};
+use mpreg_patterns::ops::Event;
 use mpreg_patterns::values::{self, Body, Frames, Kind, Value};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
+use smol_str::SmolStr;
 
 use super::Error;
+
+/// A payload and headers that are being put together.
+#[derive(Debug)]
+pub(super) struct Draft {
+    payload: Value,
+    headers: Option<Value>,
+    fault: Option<Error>,
+}
+
+impl Draft {
+    /// A payload of null.
+    pub(super) fn new() -> Self {
+        Self { payload: Value::null(), headers: None, fault: None }
+    }
+
+    pub(super) fn payload<T: Serialize + ?Sized>(&mut self, payload: &T) {
+        if let Some(payload) = self.value(payload, "payload") {
+            self.payload = payload;
+        }
+    }
+
+    pub(super) fn payload_value(&mut self, payload: Value) {
+        self.payload = payload;
+    }
+
+    pub(super) fn bytes(&mut self, bytes: Bytes) {
+        self.payload = Value { kind: Kind::Bytes, bytes };
+    }
+
+    pub(super) fn headers<T: Serialize + ?Sized>(&mut self, headers: &T) {
+        self.headers = self.value(headers, "headers");
+    }
+
+    fn value<T: Serialize + ?Sized>(&mut self, of: &T, field: &'static str) -> Option<Value> {
+        match serde_json::to_vec(of) {
+            Ok(text) => Some(Value::json(text)),
+            Err(error) => {
+                let refusal = Refusal::field(Code::BadField, field, error.to_string());
+                self.fault = Some(Error::Refused(Box::new(refusal)));
+                None
+            }
+        }
+    }
+
+    /// What is sent, without an id of its own; or what could not be serialised.
+    pub(super) fn event(self, topic: SmolStr) -> Result<Event, Error> {
+        let Self { payload, headers, fault } = self;
+        match fault {
+            Some(fault) => Err(fault),
+            None => Ok(Event { topic, payload, headers, message: RunId(0) }),
+        }
+    }
+}
 
 /// Reads a result as a Rust type.
 pub trait ReadBody {

@@ -13,6 +13,8 @@ use smol_str::{SmolStr, ToSmolStr};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::Error;
+use super::consumers::Consumer;
+use super::queues::Receipt;
 use super::routes::{Route, Window};
 use crate::envelope::{Batch, Encoding};
 
@@ -29,7 +31,11 @@ pub(super) enum Answer {
     Welcome(Value),
     /// An event was taken.
     Published(RunId),
-    /// `pong`, `offered`, `subscribed` or `bye`.
+    /// A message was taken.
+    Sent(Receipt),
+    /// Whether what was settled was in hand.
+    Acked(bool),
+    /// `pong`, `offered`, `subscribed`, `consumed` or `bye`.
     Done,
 }
 
@@ -64,6 +70,12 @@ pub(super) enum Command {
     Unsubscribe { id: u64 },
     /// Tell the broker what was handled.
     Acknowledge,
+    /// Ask for the messages of a queue, and tell somebody when the broker agrees.
+    Consume { consumer: Box<Consumer>, pending: Pending },
+    /// Nobody takes its messages any more.
+    Leave { id: u64 },
+    /// These deliveries are done.
+    Ack(Vec<RunId>),
 }
 
 /// What waits for the driver, in order.
@@ -74,11 +86,13 @@ struct Queue {
     events: Batch,
     /// Bytes of events that ZeroMQ does not have yet.
     bytes: usize,
+    /// Deliveries that are done since the driver's last turn.
+    acks: Vec<RunId>,
 }
 
 impl Queue {
     fn is_empty(&self) -> bool {
-        self.commands.is_empty() && self.events.is_empty()
+        self.commands.is_empty() && self.events.is_empty() && self.acks.is_empty()
     }
 
     fn close(&mut self) {
@@ -106,6 +120,7 @@ impl Lane {
                 commands: Vec::new(),
                 events: Batch::new(Encoding::Bincode),
                 bytes: 0,
+                acks: Vec::new(),
             }),
             wake: Notify::new(),
             room: Notify::new(),
@@ -127,6 +142,17 @@ impl Lane {
         queue.commands.push(command);
         drop(queue);
         // Whoever finds the lane empty wakes the driver; it takes all that came since.
+        if first {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Says that a delivery is done, together with all that are before the driver's next turn.
+    pub(super) fn ack(&self, delivery: RunId) {
+        let mut queue = self.queue();
+        let first = queue.is_empty();
+        queue.acks.push(delivery);
+        drop(queue);
         if first {
             self.wake.notify_one();
         }
@@ -184,6 +210,10 @@ impl Lane {
     pub(super) fn take(&self, into: &mut Vec<Command>) {
         let mut queue = self.queue();
         queue.close();
+        if !queue.acks.is_empty() {
+            let acks = std::mem::take(&mut queue.acks);
+            queue.commands.push(Command::Ack(acks));
+        }
         std::mem::swap(&mut queue.commands, into);
     }
 
@@ -276,6 +306,17 @@ pub(super) async fn ask_events(
 ) -> Result<Answer, Error> {
     let (pending, receiver) = pending(patience, None);
     lane.push(Command::Subscribe { id, route: Box::new(route), pending });
+    wait(lane, id, receiver).await
+}
+
+/// Asks for the messages of a queue and waits until the broker agrees.
+pub(super) async fn ask_messages(
+    lane: &Lane,
+    patience: Duration,
+    consumer: Consumer,
+) -> Result<Answer, Error> {
+    let (id, (pending, receiver)) = (consumer.id, pending(patience, None));
+    lane.push(Command::Consume { consumer: Box::new(consumer), pending });
     wait(lane, id, receiver).await
 }
 

@@ -3,28 +3,30 @@
 //! There is no thread between the caller and ZeroMQ, since each thread on a message's way costs
 //! more than everything else: the task waits for ZeroMQ's descriptor in tokio's own poll.
 
+mod serving;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mpreg_patterns::base::limits::{COALESCE_BYTES, FRAME_BYTES};
-use mpreg_patterns::base::{Code, Limits, Map, Refusal, RunId};
-use mpreg_patterns::ops::{GraphReply, Hello, Offer, ProgressReply, Reply, Request, Run};
+use mpreg_patterns::base::{Code, Limits, Map, Refusal};
+use mpreg_patterns::ops::{GraphReply, ProgressReply, Reply, Request, Settle, Verdict};
 use mpreg_patterns::values::Frames;
-use smol_str::SmolStr;
-use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
 use zmq::{DONTWAIT, Message, SNDMORE, Socket};
 
 use super::Error;
 use super::connection::{Answer, Command, Lane, Pending};
+use super::consumers::Consumers;
+use super::queues::Receipt;
 use super::routes::Routes;
 use super::topics::UNCONFIRMED;
-use super::worker::{Handler, Job, Outcome};
-use crate::envelope::{self, Batch, Encoding, Outgoing, Pushed};
+use crate::envelope::{self, Batch, Encoding, IDS_AT_ONCE, Outgoing, Pushed};
 use crate::raw::{self, Watched};
 use crate::router;
+
+pub(super) use serving::Serving;
 
 /// What a DEALER hands out when its connection was lost; ZeroMQ goes on to connect anew.
 const LOST: &[u8] = b"\0lost";
@@ -46,16 +48,6 @@ pub(super) enum Role {
     Worker(Box<Serving>),
 }
 
-/// What a worker does.
-pub(super) struct Serving {
-    pub(super) offer: Offer,
-    pub(super) name: Option<SmolStr>,
-    pub(super) handlers: Map<SmolStr, Handler>,
-    pub(super) in_hand: Map<RunId, AbortHandle>,
-    pub(super) leaving: bool,
-    pub(super) ended: Option<oneshot::Sender<Result<(), Error>>>,
-}
-
 struct Driver {
     lane: Arc<Lane>,
     pending: Map<u64, Pending>,
@@ -65,6 +57,8 @@ struct Driver {
     waiting: std::collections::VecDeque<Waiting>,
     /// The subscriptions of a client.
     routes: Routes,
+    /// Its consumers of queues.
+    consumers: Consumers,
     /// Refusals of events that nobody waits for, and the last of them.
     untold: u64,
     last_refusal: Option<Refusal>,
@@ -96,6 +90,7 @@ pub(super) fn start(address: &str, role: Role) -> Result<Arc<Lane>, Error> {
         batch: Batch::new(Encoding::Bincode),
         waiting: std::collections::VecDeque::new(),
         routes: Routes::new(lane.clone()),
+        consumers: Consumers::new(lane.clone()),
         untold: 0,
         last_refusal: None,
         answers: Vec::new(),
@@ -224,6 +219,24 @@ impl Driver {
                     self.say(&[Request::Ack { events }]);
                 }
             }
+            Command::Consume { consumer, pending } => {
+                let id = consumer.id;
+                self.pending.insert(id, pending);
+                match self.consumers.add(*consumer) {
+                    Ok(request) => self.ask(id, &request),
+                    Err(refusal) => self.settle(id, Err(Error::Refused(Box::new(refusal)))),
+                }
+            }
+            Command::Leave { id } => {
+                let request = self.consumers.remove(id);
+                self.say(request.as_slice());
+            }
+            Command::Ack(ids) => {
+                for ids in ids.chunks(IDS_AT_ONCE) {
+                    let (id, ids, verdict) = (None, ids.to_vec(), Verdict::Ack);
+                    self.say(&[Request::Settle(Settle { id, ids, verdict })]);
+                }
+            }
         }
     }
 
@@ -257,12 +270,6 @@ impl Driver {
         {
             // A result that cannot be sent is a failure, so that the run has its one outcome.
             let _ = self.put(&Request::Failed { run: *run, error: Box::new(refusal) });
-        }
-    }
-
-    fn answered(&mut self, run: RunId) {
-        if let Some(serving) = &mut self.serving {
-            serving.in_hand.remove(&run);
         }
     }
 
@@ -338,13 +345,16 @@ impl Driver {
 
     fn message(&mut self, body: &Bytes, frames: Frames) {
         let mut replies = Vec::new();
-        let routes = &mut self.routes;
+        let (routes, consumers) = (&mut self.routes, &mut self.consumers);
         let _ = envelope::decode_reply(body, frames, &self.limits, &mut |item| match item.result {
             // Straight to where they go: of nothing else there is as much.
             Ok(Reply::Event(delivery)) => routes.take(delivery),
+            Ok(Reply::Deliver(delivered)) => consumers.take(*delivered),
             other => replies.extend(other),
         });
         routes.flush();
+        let unwanted = consumers.give_back();
+        self.say(unwanted.as_slice());
         for reply in replies {
             self.reply(reply);
         }
@@ -360,7 +370,10 @@ impl Driver {
                 self.last_refusal = Some(*error);
             }
             Reply::Error { id: Some(id), error, .. } => {
-                if !Routes::refused(&id, &error) {
+                if !Routes::refused(&id, &error) && !Consumers::refused(&id, &error) {
+                    if let Ok(key) = id.parse() {
+                        self.consumers.forget(key);
+                    }
                     self.answer(&id, Err(Error::Refused(error)));
                 }
             }
@@ -368,7 +381,9 @@ impl Driver {
             Reply::Graph(reply) => self.graph(*reply),
             Reply::Progress(progress) => self.progress(*progress),
             Reply::Welcome { id: Some(id), about } => self.answer(&id, Ok(Answer::Welcome(about))),
-            Reply::Pong { id: Some(id) } => self.answer(&id, Ok(Answer::Done)),
+            Reply::Pong { id: Some(id) } | Reply::Consumed { id: Some(id), .. } => {
+                self.answer(&id, Ok(Answer::Done));
+            }
             Reply::Cancel { run } => self.cancel(run),
             Reply::Bye { .. } => self.bye(),
             Reply::Published { id, message } => self.answer(&id, Ok(Answer::Published(message))),
@@ -380,9 +395,18 @@ impl Driver {
                 self.say(&again);
             }
             Reply::Event(delivery) => self.routes.take(delivery),
+            Reply::Deliver(delivered) => self.consumers.take(*delivered),
+            Reply::Sent { id, message, durability, queues } => {
+                let receipt = Receipt { message, durability, queues };
+                self.answer(&id, Ok(Answer::Sent(receipt)));
+            }
+            Reply::Acked { id, unknown, .. } => {
+                self.answer(&id, Ok(Answer::Acked(unknown.is_empty())));
+            }
             Reply::Welcome { .. }
             | Reply::Pong { .. }
             | Reply::Offered { .. }
+            | Reply::Consumed { .. }
             | Reply::Subscribed { .. } => {}
         }
     }
@@ -433,6 +457,8 @@ impl Driver {
         }
         let probe = self.routes.lost();
         self.say(probe.as_slice());
+        let consumers = self.consumers.again();
+        self.say(&consumers);
         if let Some(serving) = &mut self.serving {
             // The broker has counted these runs as lost: their results would come too late.
             serving.in_hand.drain().for_each(|(_, task)| task.abort());
@@ -455,6 +481,8 @@ impl Driver {
         }
         let probe = self.routes.refresh(now);
         self.say(probe.as_slice());
+        let consumers = self.consumers.refresh(now);
+        self.say(&consumers);
         if let Some(refusal) = self.last_refusal.take() {
             let count = std::mem::take(&mut self.untold);
             log::warn!("{count} events were not taken; the last: {refusal}");
@@ -464,109 +492,6 @@ impl Driver {
         {
             self.offer();
         }
-    }
-
-    /// Tells the broker who this worker is and what it offers.
-    fn introduce(&mut self) {
-        let name = self.serving.as_ref().and_then(|serving| serving.name.clone());
-        let hello = Hello { batch: Some(true), name, ..Hello::default() };
-        let _ = self.put(&Request::Hello(hello));
-        self.offer();
-    }
-
-    fn offer(&mut self) {
-        self.offered = Instant::now();
-        if let Some(serving) = &self.serving {
-            let offer = Box::new(serving.offer.clone());
-            let _ = self.put(&Request::Offer(offer));
-        }
-    }
-
-    fn refused(&mut self, op: Option<&str>, error: Refusal) {
-        let Some(serving) = &mut self.serving else { return };
-        if op == Some("offer")
-            && let Some(ended) = serving.ended.take()
-        {
-            let _ = ended.send(Err(Error::Refused(Box::new(error))));
-        }
-    }
-
-    /// The broker says goodbye: because this worker did, or because it goes down itself.
-    fn bye(&mut self) {
-        let Some(serving) = &mut self.serving else { return };
-        if serving.leaving
-            && let Some(ended) = serving.ended.take()
-        {
-            let _ = ended.send(Ok(()));
-        }
-    }
-
-    fn cancel(&mut self, run: RunId) {
-        let Some(serving) = &mut self.serving else { return };
-        // A run that has been answered already is not there any more.
-        if let Some(task) = serving.in_hand.remove(&run) {
-            task.abort();
-        }
-    }
-
-    fn run_one(&mut self, run: Run) {
-        let Some(serving) = &mut self.serving else { return };
-        match serving.handlers.get(&run.fun).cloned() {
-            Some(Handler::Inline(function)) => {
-                let outcome = function(&run);
-                self.answers.push(outcome_of(run.id, outcome));
-            }
-            Some(Handler::Task(function)) => {
-                let (id, lane) = (run.id, self.lane.clone());
-                let deadline = Duration::from_millis(run.deadline_ms);
-                let task = function(Job { run, lane: lane.clone() });
-                let mut answer = AnswerOnce { lane, run: Some(id) };
-                let task = tokio::spawn(async move {
-                    let outcome = tokio::time::timeout(deadline, task).await;
-                    let late =
-                        || Err(Refusal::by_worker(Some("timeout"), "past its deadline", false));
-                    answer.give(outcome.unwrap_or_else(|_| late()));
-                });
-                serving.in_hand.insert(id, task.abort_handle());
-            }
-            None => {
-                let message = format!("this worker does not offer {}", run.fun);
-                let error = Box::new(Refusal::by_worker(None, &message, false));
-                self.answers.push(Request::Failed { run: run.id, error });
-            }
-        }
-    }
-}
-
-/// Answers a run exactly once, also when its task is aborted or panics.
-struct AnswerOnce {
-    lane: Arc<Lane>,
-    run: Option<RunId>,
-}
-
-impl AnswerOnce {
-    fn give(&mut self, outcome: Outcome) {
-        if let Some(run) = self.run.take() {
-            self.lane.push(Command::Tell(outcome_of(run, outcome)));
-        }
-    }
-}
-
-impl Drop for AnswerOnce {
-    fn drop(&mut self) {
-        let error = if std::thread::panicking() {
-            Refusal::by_worker(None, "the function panicked", false)
-        } else {
-            Refusal::by_worker(Some("cancelled"), "stopped as it was told", false)
-        };
-        self.give(Err(error));
-    }
-}
-
-fn outcome_of(run: RunId, outcome: Outcome) -> Request {
-    match outcome {
-        Ok(body) => Request::Result { run, body: Box::new(body) },
-        Err(error) => Request::Failed { run, error: Box::new(error) },
     }
 }
 

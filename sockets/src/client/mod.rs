@@ -1,4 +1,5 @@
-//! The Rust client: calls, graphs and events as futures, many in flight on one connection.
+//! The Rust client: calls, graphs, events and messages of queues as futures, many in flight on one
+//! connection.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), mpreg_sockets::client::Error> {
@@ -16,8 +17,10 @@
 
 mod body;
 mod connection;
+mod consumers;
 mod driver;
 mod graph;
+mod queues;
 mod routes;
 #[cfg(test)]
 mod tests;
@@ -38,6 +41,7 @@ use tokio::sync::mpsc;
 pub use body::{ReadBody, args_of};
 use connection::{Answer, Lane};
 pub use graph::{GraphBuilder, Step};
+pub use queues::{Deliveries, Delivery, Durability, Nack, Receipt, SendBuilder};
 pub use topics::{Event, PublishBuilder, Replay, SubscribeBuilder, Subscription};
 pub use worker::{Job, Worker};
 

@@ -95,6 +95,11 @@ impl Window {
         due >= self.step.load(Ordering::Relaxed)
     }
 
+    /// The connection that is there now.
+    pub(super) fn life(&self) -> u32 {
+        self.life.load(Ordering::Acquire)
+    }
+
     /// What is to be told now.
     pub(super) fn take(&self) -> u32 {
         self.due.swap(0, Ordering::AcqRel)

@@ -1,4 +1,6 @@
-//! Events through a client, with a broker that does as it is told.
+//! Events and messages of queues through a client, with a broker that does as it is told.
+
+mod queues;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -17,6 +19,8 @@ use crate::router::{Incoming, Prefix, Router};
 enum Do {
     /// Sends events for a pattern, with these sequence numbers.
     Emit(&'static str, Vec<u64>),
+    /// Sends messages of a queue, in deliveries with these ids.
+    Deliver(&'static str, Vec<u128>),
     /// Ends, forgets everything, and begins another life.
     Restart,
     /// Forgets what it holds, without a sign.
@@ -29,6 +33,7 @@ struct Fake {
     address: String,
     peer: Vec<u8>,
     held: BTreeSet<String>,
+    consumed: BTreeSet<String>,
     epoch: u64,
     heard: Sender<String>,
 }
@@ -64,13 +69,18 @@ impl Fake {
     fn act(&mut self, what: Do) {
         match what {
             Do::Emit(pattern, seqs) => self.emit(pattern, &seqs),
+            Do::Deliver(queue, ids) => self.deliver(queue, &ids),
             Do::Restart => {
                 self.router = None;
                 self.held.clear();
+                self.consumed.clear();
                 self.epoch += 1;
                 self.bind();
             }
-            Do::Forget => self.held.clear(),
+            Do::Forget => {
+                self.held.clear();
+                self.consumed.clear();
+            }
         }
     }
 
@@ -136,7 +146,7 @@ impl Fake {
                 return;
             }
             Request::Ack { events } => return self.heard.send(format!("ack {events}")).unwrap(),
-            _ => return,
+            other => return self.answer_of_queues(other),
         };
         self.send(&[reply]);
     }
@@ -171,8 +181,8 @@ impl Rig {
         let (todo, doing) = channel();
         let (heard, hearing) = channel();
         let address = "tcp://127.0.0.1:*".to_owned();
-        let (held, peer, epoch) = (BTreeSet::new(), Vec::new(), 1);
-        let mut fake = Fake { router: None, address, peer, held, epoch, heard };
+        let (held, consumed, peer, epoch) = (BTreeSet::new(), BTreeSet::new(), Vec::new(), 1);
+        let mut fake = Fake { router: None, address, peer, held, consumed, epoch, heard };
         fake.bind();
         let address = fake.address.clone();
         let thread = std::thread::spawn(move || fake.run(&doing));

@@ -26,9 +26,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mpreg_patterns::base::{Code, Refusal, RunId};
+use mpreg_patterns::base::RunId;
 use mpreg_patterns::ops::{self, Publish, Request};
-use mpreg_patterns::values::{Kind, Value};
+use mpreg_patterns::values::Value;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use smol_str::SmolStr;
@@ -36,6 +36,7 @@ use tokio::sync::mpsc;
 
 pub use mpreg_patterns::ops::Replay;
 
+use super::body::Draft;
 use super::connection::{self, Answer, Command, Lane};
 use super::routes::{Chunk, Route, Tally};
 use super::{Client, Error, body};
@@ -43,16 +44,15 @@ use super::{Client, Error, body};
 /// Events that may wait for the application, unless it says otherwise.
 const CREDIT: u32 = 65_536;
 /// How long a broker may take to answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// The id of everything whose publisher waits for no answer.
 pub(super) const UNCONFIRMED: &str = "-";
 
 impl Client {
     /// An event for everybody who subscribed to its topic; see [`PublishBuilder`].
     pub fn publish(&self, topic: &str) -> PublishBuilder {
-        let (payload, headers) = (Value::null(), None);
-        let event = ops::Event { topic: SmolStr::new(topic), payload, headers, message: RunId(0) };
-        PublishBuilder { lane: self.lane.clone(), event, fault: None }
+        let (lane, topic) = (self.lane.clone(), SmolStr::new(topic));
+        PublishBuilder { lane, topic, draft: Draft::new() }
     }
 
     /// The events of one or more patterns; see [`SubscribeBuilder`].
@@ -77,54 +77,38 @@ impl Client {
 #[must_use = "an event does nothing until it is sent"]
 pub struct PublishBuilder {
     lane: Arc<Lane>,
-    event: ops::Event,
-    fault: Option<Error>,
+    topic: SmolStr,
+    draft: Draft,
 }
 
 impl PublishBuilder {
     /// The payload: anything that serialises. Null if not set.
     pub fn payload<T: Serialize + ?Sized>(mut self, payload: &T) -> Self {
-        if let Some(payload) = self.value(payload, "payload") {
-            self.event.payload = payload;
-        }
+        self.draft.payload(payload);
         self
     }
 
     /// The payload, encoded already: compact JSON text, or MessagePack.
     pub fn payload_value(mut self, payload: Value) -> Self {
-        self.event.payload = payload;
+        self.draft.payload_value(payload);
         self
     }
 
     /// A payload of bytes that nobody looks into.
     pub fn bytes(mut self, bytes: impl Into<Bytes>) -> Self {
-        self.event.payload = Value { kind: Kind::Bytes, bytes: bytes.into() };
+        self.draft.bytes(bytes.into());
         self
     }
 
     /// The headers: anything that serialises as an object.
     pub fn headers<T: Serialize + ?Sized>(mut self, headers: &T) -> Self {
-        self.event.headers = self.value(headers, "headers");
+        self.draft.headers(headers);
         self
-    }
-
-    fn value<T: Serialize + ?Sized>(&mut self, of: &T, field: &'static str) -> Option<Value> {
-        match serde_json::to_vec(of) {
-            Ok(text) => Some(Value::json(text)),
-            Err(error) => {
-                let refusal = Refusal::field(Code::BadField, field, error.to_string());
-                self.fault = Some(Error::Refused(Box::new(refusal)));
-                None
-            }
-        }
     }
 
     /// Publishes the event and waits until the broker has it: the ULID it gave the message.
     pub async fn send(self) -> Result<RunId, Error> {
-        let Self { lane, event, fault } = self;
-        if let Some(fault) = fault {
-            return Err(fault);
-        }
+        let (lane, event) = (self.lane, self.draft.event(self.topic)?);
         let publish = |id| Request::Publish(Publish { id, confirm: true, event: Arc::new(event) });
         match connection::ask(&lane, PATIENCE, publish).await? {
             Answer::Published(message) => Ok(message),
@@ -135,10 +119,7 @@ impl PublishBuilder {
     /// Publishes the event and waits for no answer, only for room in what is on its way to the
     /// broker. An event that is not taken is counted; see [`Client::refused`].
     pub async fn tell(self) -> Result<(), Error> {
-        let Self { lane, event, fault } = self;
-        if let Some(fault) = fault {
-            return Err(fault);
-        }
+        let (lane, event) = (self.lane, self.draft.event(self.topic)?);
         let id = SmolStr::new_static(UNCONFIRMED);
         lane.tell(&Request::Publish(Publish { id, confirm: false, event: Arc::new(event) })).await
     }

@@ -7,14 +7,16 @@
 //! a length is followed by so many bytes, an option and a variant by what it holds. The tests read
 //! everything the crate writes.
 
+use std::borrow::Cow;
+
 use bincode::{DefaultOptions, Options};
-use mpreg_patterns::base::{Code, Refusal};
+use mpreg_patterns::base::{Code, Refusal, RunId};
 use mpreg_patterns::values::Kind;
 
 use super::common::Last;
 use super::op::{
-    Blame, CallOp, EventOp, Failure, Id, Offered, Op, Past, PublishOp, Raw, ResultOp, RunOp, Step,
-    Text, Wanted,
+    Blame, CallOp, DeliverOp, EventOp, Failure, Id, Ids, Offered, Op, Past, PublishOp, Raw,
+    ResultOp, RunOp, SendOp, Step, Text, Wanted,
 };
 
 /// The first byte of a batch in this layout.
@@ -301,6 +303,54 @@ impl<'a> Field<'a> for EventOp<'a> {
     }
 }
 
+impl<'a> Field<'a> for SendOp<'a> {
+    #[inline]
+    fn read(rest: &mut Rest<'a>) -> Result<Self, Why> {
+        Ok(Self {
+            id: rest.read()?,
+            queue: rest.read()?,
+            topic: rest.read()?,
+            payload: rest.read()?,
+            headers: rest.read()?,
+            delay_ms: rest.read()?,
+            priority: rest.read()?,
+            key: rest.read()?,
+            dedup: rest.read()?,
+            confirm: rest.read()?,
+        })
+    }
+}
+
+impl<'a> Field<'a> for DeliverOp<'a> {
+    #[inline]
+    fn read(rest: &mut Rest<'a>) -> Result<Self, Why> {
+        Ok(Self {
+            queue: rest.read()?,
+            id: rest.read()?,
+            attempt: rest.read()?,
+            message: rest.read()?,
+            topic: rest.read()?,
+            key: rest.read()?,
+            priority: rest.read()?,
+            payload: rest.read()?,
+            headers: rest.read()?,
+        })
+    }
+}
+
+impl Field<'_> for RunId {
+    #[inline]
+    fn read(rest: &mut Rest<'_>) -> Result<Self, Why> {
+        rest.read().map(Self)
+    }
+}
+
+impl Field<'_> for Ids<'_> {
+    fn read(rest: &mut Rest<'_>) -> Result<Self, Why> {
+        rest.read().map(|ids| Self(Cow::Owned(ids)))
+    }
+}
+
 impl Field<'_> for Past {
     fn read(rest: &mut Rest<'_>) -> Result<Self, Why> {
         match rest.read()? {
@@ -321,6 +371,8 @@ fn op<'a>(rest: &mut Rest<'a>) -> Result<Op<'a>, Why> {
         9 => Op::Run(rest.read()?),
         15 => Op::Publish(rest.read()?),
         20 => Op::Event(rest.read()?),
+        22 => Op::Send(rest.read()?),
+        26 => Op::Deliver(rest.read()?),
         other => return rare_op(other, rest),
     })
 }
@@ -397,6 +449,41 @@ fn topic_op<'a>(variant: u32, rest: &mut Rest<'a>) -> Result<Op<'a>, Why> {
         },
         19 => Op::Unsubscribe { id: rest.read()?, patterns: rest.read()? },
         21 => Op::Ack { events: rest.read()? },
+        other => return queue_op(other, rest),
+    })
+}
+
+fn queue_op<'a>(variant: u32, rest: &mut Rest<'a>) -> Result<Op<'a>, Why> {
+    Ok(match variant {
+        23 => Op::Sent {
+            id: rest.read()?,
+            message: rest.read()?,
+            fsync: rest.read()?,
+            queues: rest.read()?,
+        },
+        24 => Op::Consume {
+            id: rest.read()?,
+            queue: rest.read()?,
+            group: rest.read()?,
+            credit: rest.read()?,
+        },
+        25 => Op::Consumed {
+            id: rest.read()?,
+            epoch: rest.read()?,
+            queue: rest.read()?,
+            group: rest.read()?,
+            credit: rest.read()?,
+        },
+        27 => Op::AckIds { id: rest.read()?, ids: rest.read()? },
+        28 => Op::Nack {
+            id: rest.read()?,
+            ids: rest.read()?,
+            delay_ms: rest.read()?,
+            reason: rest.read()?,
+            dead: rest.read()?,
+        },
+        29 => Op::Extend { id: rest.read()?, ids: rest.read()? },
+        30 => Op::Acked { id: rest.read()?, ids: rest.read()?, unknown: rest.read()? },
         _ => return Err("an op that is not known"),
     })
 }

@@ -1,7 +1,10 @@
-//! Plain calls, runs, results and events in bincode, straight between a message and its bytes.
+//! Plain calls, runs, results, events and messages of queues in bincode, straight between a message
+//! and its bytes.
 //!
 //! They are nearly all that a busy broker reads and writes. What is not plain (an option, an
 //! attachment, anything wrong) goes the way of every other op, through `binary` and its checks.
+
+mod queues;
 
 use std::sync::Arc;
 
@@ -22,6 +25,10 @@ const RESULT: [u8; 4] = [5, 0, 0, 0];
 const RUN: [u8; 4] = [9, 0, 0, 0];
 const PUBLISH: [u8; 4] = [15, 0, 0, 0];
 const EVENT: [u8; 4] = [20, 0, 0, 0];
+const SEND: [u8; 4] = [22, 0, 0, 0];
+const SENT: [u8; 4] = [23, 0, 0, 0];
+const DELIVER: [u8; 4] = [26, 0, 0, 0];
+const ACK: [u8; 4] = [27, 0, 0, 0];
 const NAMED: [u8; 4] = [0; 4];
 const OF_A_RUN: [u8; 4] = [1, 0, 0, 0];
 /// What follows the arguments of a call without options: no `kwargs`, no locs, and so on.
@@ -46,7 +53,7 @@ pub(super) fn put(message: Outgoing<'_>, out: &mut Vec<u8>) -> bool {
         Outgoing::Call(call) if is_plain(call) => put_call(call, out),
         Outgoing::Reply(Reply::Event(delivery)) => put_event(delivery, out),
         Outgoing::Request(Request::Publish(publish)) => put_publish(publish, out),
-        _ => return false,
+        _ => return queues::put(message, out),
     }
     true
 }
@@ -157,7 +164,8 @@ impl Last {
     }
 }
 
-/// Takes a plain call, result or publish off `rest`; none, and nothing is taken, for any other op.
+/// Takes a plain call, result, publish, send or ack off `rest`; none, and nothing is taken, for any
+/// other op.
 #[inline]
 pub(super) fn take_request(
     rest: &mut &[u8],
@@ -173,13 +181,16 @@ pub(super) fn take_request(
             Request::Result { run, body: take_outcome(&mut ahead, context)? }
         }
         PUBLISH => take_publish(&mut ahead, last, context)?,
+        SEND => queues::take_send(&mut ahead, last, context)?,
+        ACK => queues::take_ack(&mut ahead)?,
         _ => return None,
     };
     *rest = ahead;
     Some(request)
 }
 
-/// Takes a run, result of a call or event off `rest`; none, and nothing is taken, for any other op.
+/// Takes a run, result of a call, event, delivery or `sent` off `rest`; none, and nothing is taken,
+/// for any other op.
 #[inline]
 pub(super) fn take_reply(
     rest: &mut &[u8],
@@ -196,6 +207,8 @@ pub(super) fn take_reply(
             Reply::Result { id: SmolStr::new(id), body, track: None }
         }
         EVENT => take_event(&mut ahead, last, context)?,
+        DELIVER => queues::take_deliver(&mut ahead, last, context)?,
+        SENT => queues::take_sent(&mut ahead)?,
         _ => return None,
     };
     *rest = ahead;

@@ -5,7 +5,8 @@
 //! objects. One set of ops is behind all three: `op` holds it, as it stands in the bincode batch;
 //! `read` and `write` are JSON and MessagePack, `binary` is bincode, `common` a short cut of it;
 //! `request` and `reply` turn ops into what the broker works with, and check them, `topics` those
-//! that are about events; `attach` shares attachments out.
+//! that are about events and `queues` those about messages of queues; `attach` shares attachments
+//! out.
 //!
 //! In: [`decode`] for the broker, [`decode_reply`] for its peers. Out: [`Batch`] coalesces,
 //! [`lone`] does not, [`outcomes`] answers a batch of a REQ peer. [`salvage`] tells which runs a
@@ -20,6 +21,7 @@ mod common;
 mod decode;
 mod encode;
 mod op;
+mod queues;
 mod read;
 mod reply;
 mod request;
@@ -38,6 +40,7 @@ use smol_str::SmolStr;
 
 pub use decode::{decode, decode_reply, detect};
 pub use encode::{Batch, Outgoing, Pushed, lone, outcomes};
+pub(crate) use queues::IDS_AT_ONCE;
 pub use salvage::{Salvaged, salvage};
 
 /// How a frame is encoded. A peer is answered in the one it spoke last.

@@ -207,6 +207,46 @@ pub(super) struct EventOp<'a> {
     pub(super) headers: Option<Raw<'a>>,
 }
 
+/// `send`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct SendOp<'a> {
+    pub(super) id: Text<'a>,
+    pub(super) queue: Option<Text<'a>>,
+    pub(super) topic: Option<Text<'a>>,
+    pub(super) payload: Raw<'a>,
+    pub(super) headers: Option<Raw<'a>>,
+    pub(super) delay_ms: u64,
+    pub(super) priority: u8,
+    pub(super) key: Option<Text<'a>>,
+    pub(super) dedup: Option<Text<'a>>,
+    pub(super) confirm: bool,
+}
+
+/// `deliver`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct DeliverOp<'a> {
+    pub(super) queue: Text<'a>,
+    pub(super) id: u128,
+    pub(super) attempt: u32,
+    pub(super) message: u128,
+    /// Empty where it was sent to a queue by name.
+    pub(super) topic: Text<'a>,
+    pub(super) key: Option<Text<'a>>,
+    pub(super) priority: u8,
+    pub(super) payload: Raw<'a>,
+    pub(super) headers: Option<Raw<'a>>,
+}
+
+/// The ids of deliveries.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Ids<'a>(pub(super) Cow<'a, [RunId]>);
+
+impl Serialize for Ids<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(self.0.iter().map(|id| id.0))
+    }
+}
+
 /// Where in a log a replay begins.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) enum Past {
@@ -318,6 +358,47 @@ pub(super) enum Op<'a> {
     Ack {
         events: u32,
     },
+    Send(SendOp<'a>),
+    Sent {
+        id: Text<'a>,
+        message: u128,
+        fsync: bool,
+        queues: u32,
+    },
+    Consume {
+        id: Option<Text<'a>>,
+        queue: Text<'a>,
+        group: Option<Text<'a>>,
+        credit: u32,
+    },
+    Consumed {
+        id: Option<Text<'a>>,
+        epoch: u64,
+        queue: Text<'a>,
+        group: Option<Text<'a>>,
+        credit: u32,
+    },
+    Deliver(DeliverOp<'a>),
+    AckIds {
+        id: Option<Text<'a>>,
+        ids: Ids<'a>,
+    },
+    Nack {
+        id: Option<Text<'a>>,
+        ids: Ids<'a>,
+        delay_ms: Option<u64>,
+        reason: Option<Text<'a>>,
+        dead: bool,
+    },
+    Extend {
+        id: Option<Text<'a>>,
+        ids: Ids<'a>,
+    },
+    Acked {
+        id: Text<'a>,
+        ids: Ids<'a>,
+        unknown: Ids<'a>,
+    },
 }
 
 impl<'a> Op<'a> {
@@ -344,7 +425,15 @@ impl<'a> Op<'a> {
             Self::Subscribed { .. } => "subscribed",
             Self::Unsubscribe { .. } => "unsubscribe",
             Self::Event(_) => "event",
-            Self::Ack { .. } => "ack",
+            Self::Ack { .. } | Self::AckIds { .. } => "ack",
+            Self::Send(_) => "send",
+            Self::Sent { .. } => "sent",
+            Self::Consume { .. } => "consume",
+            Self::Consumed { .. } => "consumed",
+            Self::Deliver(_) => "deliver",
+            Self::Nack { .. } => "nack",
+            Self::Extend { .. } => "extend",
+            Self::Acked { .. } => "acked",
         }
     }
 
@@ -360,17 +449,27 @@ impl<'a> Op<'a> {
             | Self::Subscribe { id, .. }
             | Self::Subscribed { id, .. }
             | Self::Unsubscribe { id, .. }
+            | Self::Consume { id, .. }
+            | Self::Consumed { id, .. }
+            | Self::AckIds { id, .. }
+            | Self::Nack { id, .. }
+            | Self::Extend { id, .. }
             | Self::Bye { id } => id.as_ref().map(|id| Cow::Borrowed(id.as_str())),
             Self::Call(CallOp { id, .. })
             | Self::Publish(PublishOp { id, .. })
             | Self::Published { id, .. }
+            | Self::Send(SendOp { id, .. })
+            | Self::Sent { id, .. }
+            | Self::Acked { id, .. }
             | Self::Graph { id, .. }
             | Self::GraphReply { id, .. } => Some(Cow::Borrowed(id.as_str())),
             Self::Result(ResultOp { id, .. }) | Self::Progress { id, .. } | Self::Cancel { id } => {
                 Some(id.text())
             }
             Self::Error { id, .. } => id.as_ref().map(Id::text),
-            Self::Run(run) => Some(Cow::Owned(RunId(run.id).to_string())),
+            Self::Run(RunOp { id, .. }) | Self::Deliver(DeliverOp { id, .. }) => {
+                Some(Cow::Owned(RunId(*id).to_string()))
+            }
             Self::Event(_) | Self::Ack { .. } => None,
         }
     }
@@ -390,9 +489,10 @@ impl<'a> Op<'a> {
                 ([args.as_ref(), kwargs.as_ref()], &[])
             }
             Self::Result(ResultOp { result, .. }) => ([Some(result), None], &[]),
-            Self::Publish(PublishOp { payload, .. }) | Self::Event(EventOp { payload, .. }) => {
-                ([Some(payload), None], &[])
-            }
+            Self::Publish(PublishOp { payload, .. })
+            | Self::Event(EventOp { payload, .. })
+            | Self::Send(SendOp { payload, .. })
+            | Self::Deliver(DeliverOp { payload, .. }) => ([Some(payload), None], &[]),
             Self::Graph { steps, .. } => ([steps.as_ref(), None], &[]),
             Self::GraphReply { results: Some(results), .. } => ([None, None], results),
             _ => ([None, None], &[]),

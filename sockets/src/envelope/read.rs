@@ -4,6 +4,7 @@
 //! few that matter to its op are then read. Unknown fields are ignored, the last of a repeated
 //! field counts, and `null` is as good as leaving a field out, except in `result` and `payload`.
 
+mod queues;
 mod topics;
 
 use mpreg_patterns::base::refusal::cut;
@@ -54,7 +55,10 @@ fields! {
     State = b"state", Topic = b"topic", Payload = b"payload", Headers = b"headers",
     Confirm = b"confirm", Patterns = b"patterns", Replay = b"replay", Pattern = b"pattern",
     Seq = b"seq", Missed = b"missed", Events = b"events", FromSeq = b"from_seq",
-    SinceMs = b"since_ms", Last = b"last",
+    SinceMs = b"since_ms", Last = b"last", Queue = b"queue", Queues = b"queues",
+    DelayMs = b"delay_ms", Priority = b"priority", Key = b"key", Dedup = b"dedup",
+    Durability = b"durability", Group = b"group", Ids = b"ids", Reason = b"reason", Dead = b"dead",
+    Unknown = b"unknown",
 }
 
 /// Reads one object, checked to its last byte: its op, or why it is none.
@@ -222,6 +226,10 @@ impl<'a> Fields<'a> {
             "call" => self.call(limits),
             "publish" => self.publish(),
             "event" => self.event(),
+            "send" => self.send(),
+            "deliver" => self.deliver(),
+            "ack" => self.ack(),
+            "sent" => self.sent(),
             "result" if self.spans[Field::Results as usize].1 != 0 => self.graph_reply(None),
             "result" => self.result(),
             "run" => self.a_run(),
@@ -240,7 +248,11 @@ impl<'a> Fields<'a> {
             "subscribe" => self.subscribe(),
             "subscribed" => self.subscribed(),
             "unsubscribe" => self.unsubscribe(),
-            "ack" => self.ack(),
+            "consume" => self.consume(),
+            "consumed" => self.consumed(),
+            "nack" => self.nack(),
+            "extend" => Ok(Op::Extend { id: self.text(Field::Id)?, ids: self.ids(Field::Ids)? }),
+            "acked" => self.acked(),
             other => {
                 let text = format!("there is no op `{}`", cut(other, OP_BYTES));
                 Err(Refusal::field(Code::UnknownOp, "op", text))

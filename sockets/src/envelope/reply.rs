@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mpreg_patterns::base::{Code, Culprit, Refusal, RunId};
-use mpreg_patterns::ops::{Call, GraphReply, ProgressReply, Reply, Run, StepOutcome, StepState};
+use mpreg_patterns::ops::{
+    Call, Durability, GraphReply, ProgressReply, Reply, Run, StepOutcome, StepState,
+};
 use mpreg_patterns::values::{
     Body, Cursor, Fault, Frames, Kind, Target, Value, append_value, json,
 };
@@ -15,7 +17,7 @@ use super::op::{Blame, Failure, Id, Op, Raw, ResultOp, RunOp, Step, Text};
 use super::request::{
     Context, Incoming, Role, Visit, bad_field, id, note, optional_id, percent, text,
 };
-use super::{Bad, common, topics};
+use super::{Bad, common, queues, topics};
 
 /// What may happen to a request on its way.
 const EVENTS: [&str; 9] = [
@@ -136,6 +138,23 @@ pub(super) fn to_op(reply: &Reply) -> Op<'_> {
             credit: *credit,
         },
         Reply::Event(delivery) => topics::event_op(delivery),
+        Reply::Sent { id, message, durability, queues } => Op::Sent {
+            id: Text::new(id),
+            message: message.0,
+            fsync: *durability == Durability::Fsync,
+            queues: *queues,
+        },
+        Reply::Consumed { id, epoch, queue, group, credit } => Op::Consumed {
+            id: text(id.as_ref()),
+            epoch: *epoch,
+            queue: Text::new(queue),
+            group: text(group.as_ref()),
+            credit: *credit,
+        },
+        Reply::Deliver(delivered) => queues::deliver_op(delivered),
+        Reply::Acked { id, ids, unknown } => {
+            Op::Acked { id: Text::new(id), ids: queues::ids(ids), unknown: queues::ids(unknown) }
+        }
     }
 }
 
@@ -200,6 +219,8 @@ impl Incoming for Reply {
                 credit: *credit,
             },
             Op::Event(op) => topics::event(op, context).map(Self::Event)?,
+            Op::Deliver(op) => Self::Deliver(Box::new(queues::deliver(op, context)?)),
+            Op::Sent { .. } | Op::Consumed { .. } | Op::Acked { .. } => queues::answer(op)?,
             Op::Ping { .. }
             | Op::Hello { .. }
             | Op::Call(_)
@@ -208,6 +229,11 @@ impl Incoming for Reply {
             | Op::Subscribe { .. }
             | Op::Unsubscribe { .. }
             | Op::Ack { .. }
+            | Op::Send(_)
+            | Op::Consume { .. }
+            | Op::AckIds { .. }
+            | Op::Nack { .. }
+            | Op::Extend { .. }
             | Op::Graph { .. } => {
                 let text = format!("`{}` is what a peer says", op.name());
                 return Err(Refusal::field(Code::UnknownOp, "op", text));
@@ -235,6 +261,7 @@ impl Incoming for Reply {
                 visit(Role::Arguments, &mut values, &mut call.frames)
             }
             Self::Event(delivery) => topics::attach(&mut delivery.event, visit),
+            Self::Deliver(delivered) => queues::attach(delivered, visit),
             _ => Ok(()),
         }
     }
@@ -244,6 +271,7 @@ impl Incoming for Reply {
             Self::Result { id, .. } => Some(id.clone()),
             Self::Graph(reply) => Some(reply.id.clone()),
             Self::Run(run) => Some(smol_str::format_smolstr!("{}", run.id)),
+            Self::Deliver(delivered) => Some(smol_str::format_smolstr!("{}", delivered.id)),
             _ => None,
         };
         Box::new(Bad { id, op: None, run: None, refusal })

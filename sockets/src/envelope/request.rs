@@ -18,7 +18,7 @@ use smol_str::SmolStr;
 
 use super::binary::Ops;
 use super::op::{CallOp, Failure, Id, Offered, Op, Raw, ResultOp, Text, Wanted};
-use super::{Bad, common, topics};
+use super::{Bad, common, queues, topics};
 
 /// What an op needs to become a message of its own.
 pub(super) struct Context<'c> {
@@ -203,7 +203,8 @@ pub(super) fn note(text: Option<&Text<'_>>) -> Option<Box<str>> {
 impl Incoming for Request {
     fn says(op: &str) -> bool {
         let brokers = ["run", "welcome", "pong", "offered", "published", "subscribed", "event"];
-        !brokers.contains(&op)
+        let of_queues = ["sent", "consumed", "deliver", "acked"];
+        !brokers.contains(&op) && !of_queues.contains(&op)
     }
 
     #[inline]
@@ -234,12 +235,19 @@ impl Incoming for Request {
             Op::Subscribe { .. } => topics::subscribe(op, context),
             Op::Unsubscribe { .. } => topics::unsubscribe(op, context),
             Op::Ack { events } => topics::ack(*events),
+            Op::Send(op) => queues::send(op, context).map(|send| Self::Send(Box::new(send))),
+            Op::Consume { .. } => queues::consume(op, context),
+            Op::AckIds { .. } | Op::Nack { .. } | Op::Extend { .. } => queues::settle(op),
             Op::Pong { .. }
             | Op::Welcome { .. }
             | Op::Offered { .. }
             | Op::Published { .. }
             | Op::Subscribed { .. }
             | Op::Event(_)
+            | Op::Sent { .. }
+            | Op::Consumed { .. }
+            | Op::Deliver(_)
+            | Op::Acked { .. }
             | Op::Run(_)
             | Op::GraphReply { .. } => Err(brokers_own(op.name())),
         }
@@ -266,6 +274,7 @@ impl Incoming for Request {
                 None => Ok(()),
             },
             Self::Publish(publish) => topics::attach(&mut publish.event, visit),
+            Self::Send(send) => topics::attach(&mut send.event, visit),
             _ => Ok(()),
         }
     }
@@ -286,6 +295,9 @@ impl Incoming for Request {
             Self::Subscribe(of) => ("subscribe", of.id.clone(), None),
             Self::Unsubscribe { id, .. } => ("unsubscribe", id.clone(), None),
             Self::Ack { .. } => ("ack", None, None),
+            Self::Send(send) => ("send", Some(send.id.clone()), None),
+            Self::Consume { id, .. } => ("consume", id.clone(), None),
+            Self::Settle(of) => (of.verdict.as_str(), of.id.clone(), None),
             Self::Stray => return Box::new(Bad { id: None, op: None, run: None, refusal }),
         };
         Box::new(Bad { id, op: Some(SmolStr::new_static(op)), run, refusal })
@@ -485,6 +497,14 @@ pub(super) fn to_op(request: &Request) -> Option<Op<'_>> {
             patterns: patterns.as_ref().map(|patterns| Raw::of(patterns, &[])),
         },
         Request::Ack { events } => Op::Ack { events: *events },
+        Request::Send(send) => queues::send_op(send),
+        Request::Consume { id, queue, group, credit } => Op::Consume {
+            id: text(id.as_ref()),
+            queue: Text::new(queue),
+            group: text(group.as_ref()),
+            credit: *credit,
+        },
+        Request::Settle(settle) => queues::settle_op(settle),
         Request::Stray => return None,
     })
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use mpreg_patterns::base::{Code, Culprit, Refusal, RunId};
+use mpreg_patterns::names::is_reserved;
 use mpreg_patterns::ops::{Delivery, Event, Publish, Replay, Request, Subscribe};
 use mpreg_patterns::values::{self, Fault, Frames, Kind, Value, compact};
 use smol_str::SmolStr;
@@ -32,7 +33,7 @@ fn wrong(field: &'static str, fault: &Fault) -> Refusal {
 }
 
 #[inline]
-fn payload(raw: &Raw<'_>, context: &Context<'_>) -> Result<Value, Refusal> {
+pub(super) fn payload(raw: &Raw<'_>, context: &Context<'_>) -> Result<Value, Refusal> {
     let value = context.value(raw);
     if is_stored(&value, context) {
         return Ok(value);
@@ -42,7 +43,10 @@ fn payload(raw: &Raw<'_>, context: &Context<'_>) -> Result<Value, Refusal> {
 }
 
 #[inline]
-fn headers(raw: Option<&Raw<'_>>, context: &Context<'_>) -> Result<Option<Value>, Refusal> {
+pub(super) fn headers(
+    raw: Option<&Raw<'_>>,
+    context: &Context<'_>,
+) -> Result<Option<Value>, Refusal> {
     let Some(raw) = raw else { return Ok(None) };
     match (raw.kind.0, raw.bytes.0.first()) {
         (Kind::Json, Some(b'{')) | (Kind::MsgPack, Some(0x80..=0x8F | 0xDE | 0xDF)) => {
@@ -56,24 +60,22 @@ fn headers(raw: Option<&Raw<'_>>, context: &Context<'_>) -> Result<Option<Value>
     }
 }
 
-/// A topic that a peer may publish to.
+/// A topic or queue that is not the broker's own.
 #[inline]
-fn topic(text: &Text<'_>) -> Result<SmolStr, Refusal> {
-    let topic = name("topic", text)?;
-    match topic.strip_prefix("mpreg") {
-        Some(rest) if rest.is_empty() || rest.starts_with('.') => {
-            let message = format!("`{topic}` is the broker's");
-            Err(Refusal::field(Code::ReservedName, "topic", message))
-        }
-        _ => Ok(topic),
+pub(super) fn free_name(field: &'static str, text: &Text<'_>) -> Result<SmolStr, Refusal> {
+    let name = name(field, text)?;
+    if is_reserved(&name) {
+        let message = format!("`{name}` is the broker's");
+        return Err(Refusal::field(Code::ReservedName, field, message));
     }
+    Ok(name)
 }
 
 #[inline]
 pub(super) fn publish(op: &PublishOp<'_>, context: &Context<'_>) -> Result<Publish, Refusal> {
     let id = id(op.id.as_str())?;
     let event = Event {
-        topic: topic(&op.topic)?,
+        topic: free_name("topic", &op.topic)?,
         payload: payload(&op.payload, context)?,
         headers: headers(op.headers.as_ref(), context)?,
         message: RunId(0),

@@ -3,6 +3,7 @@
 //! Fields that say nothing are left out. Values are checked as they go in, since what came in
 //! bincode was not: a value cannot break the object around it.
 
+mod queues;
 mod topics;
 
 use mpreg_patterns::base::RunId;
@@ -272,6 +273,15 @@ impl Writer<'_> {
             | Op::Unsubscribe { .. }
             | Op::Event(_)
             | Op::Ack { .. } => self.of_topics(op)?,
+            Op::Send(_)
+            | Op::Sent { .. }
+            | Op::Consume { .. }
+            | Op::Consumed { .. }
+            | Op::Deliver(_)
+            | Op::AckIds { .. }
+            | Op::Nack { .. }
+            | Op::Extend { .. }
+            | Op::Acked { .. } => self.of_queues(op)?,
         }
         self.close(&open);
         Ok(())

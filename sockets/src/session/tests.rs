@@ -37,6 +37,15 @@ fn published(id: &str) -> Reply {
     Reply::Published { id: id.into(), message: RunId(7) }
 }
 
+fn of_queue(id: &str) -> Reply {
+    let durability = mpreg_patterns::ops::Durability::Fsync;
+    Reply::Sent { id: id.into(), message: RunId(7), durability, queues: 1 }
+}
+
+fn acked(id: &str) -> Reply {
+    Reply::Acked { id: id.into(), ids: vec![], unknown: vec![] }
+}
+
 fn pong(id: &str) -> Reply {
     Reply::Pong { id: Some(id.into()) }
 }
@@ -91,6 +100,24 @@ fn sent(session: &mut Session) -> Option<String> {
         {"op":"publish","id":"b","topic":"t","payload":1}]"#,
     vec![published("b"), published("a")],
     "published a, published b"
+)]
+#[case::sent_and_acked(
+    r#"[{"op":"send","id":"a","queue":"q","payload":1},
+        {"op":"ack","id":"b","ids":["01HGW2BBG0000000000000000A"]},
+        {"op":"send","id":"c","queue":"q","payload":1}]"#,
+    vec![of_queue("c"), acked("b"), of_queue("a")],
+    "sent a, acked b, sent c"
+)]
+#[case::what_of_queues_has_no_reply(
+    r#"[{"op":"send","id":"a","queue":"q","payload":1,"confirm":false},
+        {"op":"consume","id":"c","queue":"q"},
+        {"op":"ack","ids":["01HGW2BBG0000000000000000A"]},
+        {"op":"nack","ids":["01HGW2BBG0000000000000000A"]},
+        {"op":"extend","ids":["01HGW2BBG0000000000000000A"]}]"#,
+    vec![],
+    "error a (send) needs_dealer, error c (consume) needs_dealer, \
+     error item=2 (ack) needs_dealer, error item=3 (nack) needs_dealer, \
+     error item=4 (extend) needs_dealer"
 )]
 #[case::events_and_their_like(
     r#"[{"op":"publish","id":"a","topic":"t","payload":1,"confirm":false},

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use crate::base::{Limits, Out, PeerId, Refusal, Rng, Time};
-use crate::node::{About, Input, Node};
+use crate::node::{About, Input, Node, Rules};
 use crate::ops::{
     Function, GraphOptions, GraphPart, GraphReply, Offer, OnError, Reply, Request, Returns, Run,
 };
@@ -176,7 +176,7 @@ fn run(plans: &[Plan], on_error: OnError, credit: u32, seed: u64) -> GraphReply 
         epoch: 1,
         endpoints: serde_json::Value::Null,
     };
-    let mut node = Node::new(about, Limits::default(), &[], seed);
+    let mut node = Node::new(about, Limits::default(), &Rules::default(), seed);
     let (mut now, mut out) = (Time { mono_ns: 1, wall_ms: 1 }, Out::new());
     let (mut rng, mut hands) = (Rng::new(seed), Vec::<Run>::new());
     let mut attempts = vec![0_u32; plans.len()];

@@ -14,7 +14,8 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::{Words, value_text};
+use super::Words;
+use super::told::value_text;
 use crate::base::{Code, Refusal, RunId};
 use crate::names::{Key, Pattern};
 use crate::node::Input;
@@ -76,7 +77,7 @@ pub(super) fn request(verb: &str, words: &mut Words<'_>) -> Option<Request> {
 
 impl Words<'_> {
     /// `topic payload`; a payload that is no JSON is bytes.
-    fn event(&mut self) -> Arc<Event> {
+    pub(super) fn event(&mut self) -> Arc<Event> {
         let topic = self.word().into();
         let payload = self.value().unwrap_or_else(|| Value {
             kind: Kind::Bytes,

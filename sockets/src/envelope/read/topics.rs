@@ -17,11 +17,11 @@ impl<'a> Fields<'a> {
         }))
     }
 
-    fn payload(&self) -> Result<Raw<'a>, Refusal> {
+    pub(super) fn payload(&self) -> Result<Raw<'a>, Refusal> {
         self.raw(Field::Payload, None)?.ok_or_else(|| missing(Field::Payload))
     }
 
-    fn message(&self) -> Result<u128, Refusal> {
+    pub(super) fn message(&self) -> Result<u128, Refusal> {
         self.ulid(Field::Message)?.ok_or_else(|| missing(Field::Message))
     }
 
@@ -87,10 +87,5 @@ impl<'a> Fields<'a> {
             payload: self.payload()?,
             headers: self.raw(Field::Headers, Some(Shape::Map))?,
         }))
-    }
-
-    pub(super) fn ack(&self) -> Result<Op<'a>, Refusal> {
-        let events = self.small(Field::Events)?.ok_or_else(|| missing(Field::Events))?;
-        Ok(Op::Ack { events })
     }
 }

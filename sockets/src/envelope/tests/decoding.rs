@@ -62,7 +62,7 @@ fn bytes_tell_too(#[case] bytes: &[u8], #[case] lines: &str) {
 #[rstest]
 #[case("{}", "bad_field(op): `op` is missing")]
 #[case("{\"op\":7,\"id\":\"a\"}", "id=a bad_field(op): `op` takes a string")]
-#[case("{\"op\":\"send\",\"id\":\"a\"}", "send id=a unknown_op(op): there is no op `send`")]
+#[case("{\"op\":\"sing\",\"id\":\"a\"}", "sing id=a unknown_op(op): there is no op `sing`")]
 #[case("{\"op\":\"welcome\"}", "welcome unknown_op(op): `welcome` is what a broker says")]
 #[case("{\"op\":\"ping\",\"id\":\"\"}", "ping bad_field(id): `id` takes a string of 1 to 64 bytes")]
 #[case("{\"op\":\"ping\",\"id\":5}", "ping bad_field(id): `id` takes a string")]

@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use super::*;
 
+mod queues;
+
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/ops.json");
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -337,11 +339,11 @@ fn case<'m>(name: &str, from: &str, message: impl Into<Outgoing<'m>> + Copy) -> 
 }
 
 fn all_requests() -> Vec<(&'static str, Request)> {
-    [requests(), topic_requests()].concat()
+    [requests(), topic_requests(), queues::requests()].concat()
 }
 
 fn all_replies() -> Vec<(&'static str, Reply)> {
-    [replies(), topic_replies()].concat()
+    [replies(), topic_replies(), queues::replies()].concat()
 }
 
 fn cases() -> Vec<Case> {

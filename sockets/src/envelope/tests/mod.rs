@@ -4,6 +4,7 @@ mod decoding;
 mod encoding;
 mod fuzz;
 mod golden;
+mod queues;
 mod robustness;
 mod salvage;
 mod topics;
@@ -151,12 +152,34 @@ fn request_line(request: &Request) -> String {
             }
             line
         }
+        Request::Send(send) => send_line(send),
         Request::Unsubscribe { patterns, .. } => {
             let patterns = patterns.as_ref().map(value_line);
             format!("unsubscribe {}", patterns.unwrap_or_default())
         }
         other => format!("{other:?}"),
     }
+}
+
+fn send_line(send: &mpreg_patterns::ops::Send) -> String {
+    let event = &send.event;
+    let (kind, payload) = (event.payload.kind, value_line(&event.payload));
+    let place = send.queue.as_ref().unwrap_or(&event.topic);
+    let by = if send.queue.is_some() { "to" } else { "by topic" };
+    let mut line = format!("send {} {by} {place} {kind:?} {payload}", send.id);
+    if let Some(headers) = &event.headers {
+        write!(line, " headers {}", value_line(headers)).unwrap();
+    }
+    let options = &send.options;
+    if options.delay_ms > 0 || options.priority > 0 {
+        write!(line, " after {} ms at {}", options.delay_ms, options.priority).unwrap();
+    }
+    for (what, text) in [("key", &options.key), ("dedup", &options.dedup)] {
+        if let Some(text) = text {
+            write!(line, " {what} {text}").unwrap();
+        }
+    }
+    line + if send.confirm { "" } else { " unconfirmed" }
 }
 
 fn plain(text: &str) -> Body {

@@ -238,7 +238,7 @@ const REPLAY: &str = "subscribe id=s bad_field(replay): `replay` takes \"all\", 
 )]
 #[case(r#"{"op":"ack","events":3}"#, "Ack { events: 3 }")]
 #[case(r#"{"op":"ack","events":0}"#, "ack bad_field(events): `events` takes a whole number from 1")]
-#[case(r#"{"op":"ack"}"#, "ack bad_field(events): `events` is missing")]
+#[case(r#"{"op":"ack"}"#, "ack bad_field(ids): `ack` takes either `ids` or `events`")]
 #[case(r#"{"op":"event","id":"x"}"#, "event id=x unknown_op(op): `event` is what a broker says")]
 #[case(r#"{"op":"published"}"#, "published unknown_op(op): `published` is what a broker says")]
 #[case(r#"{"op":"subscribed"}"#, "subscribed unknown_op(op): `subscribed` is what a broker says")]

@@ -58,7 +58,7 @@ impl Writer<'_> {
     }
 
     /// Headers, in which nothing is a tag: they go into a message with attachments as they are.
-    fn headers(&mut self, raw: Option<&Raw<'_>>) -> Result<(), Fault> {
+    pub(super) fn headers(&mut self, raw: Option<&Raw<'_>>) -> Result<(), Fault> {
         let Some(value) = raw.and_then(|raw| raw.value) else { return Ok(()) };
         self.key("headers");
         let (to, out, mut frames) = (self.kind, &mut *self.out, Frames::new());

@@ -1,0 +1,117 @@
+//! What happens to the broker, and what it wants done.
+
+use std::sync::Arc;
+
+use smol_str::SmolStr;
+
+use crate::base::{PeerId, Refusal, RunId};
+use crate::names::Key;
+use crate::ops::{Event, Reply, Request};
+use crate::store::{Ask, Told};
+use crate::topics::Broadcast;
+
+/// What happens to the broker.
+#[derive(Debug)]
+pub enum Input {
+    /// A peer asks something.
+    Request {
+        /// Who.
+        peer: PeerId,
+        /// What.
+        request: Request,
+    },
+    /// A connection's life has ended; these runs never left for it.
+    Gone {
+        /// Whose.
+        peer: PeerId,
+        /// The runs.
+        unsent: Vec<RunId>,
+    },
+    /// A run could not be handed to its worker's connection.
+    Unsent {
+        /// The run.
+        run: RunId,
+        /// Why, where another worker would fare no better.
+        refusal: Option<Refusal>,
+    },
+    /// A PUB socket has published an event.
+    Publish {
+        /// What.
+        event: Arc<Event>,
+    },
+    /// What came at an endpoint that cannot answer was not taken.
+    Refused {
+        /// Which endpoint.
+        endpoint: &'static str,
+        /// About what, as far as it could be read.
+        topic: Option<SmolStr>,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// Another SUB socket holds this text.
+    Listen(Key),
+    /// One SUB socket fewer holds it.
+    Unlisten(Key),
+    /// An event could not be handed to its peer's connection.
+    Undelivered {
+        /// Whose.
+        peer: PeerId,
+        /// The pattern, as the peer wrote it.
+        pattern: SmolStr,
+    },
+    /// A PUSH socket has sent a message.
+    Push {
+        /// To the queue or topic that stands as its topic.
+        event: Arc<Event>,
+    },
+    /// A message of a queue could not be handed to its consumer's connection.
+    Returned {
+        /// The delivery.
+        id: RunId,
+        /// Why, where another consumer would fare no better.
+        refusal: Option<Refusal>,
+    },
+    /// The store tells something.
+    Stored(Told),
+    /// A connection takes nothing more for now.
+    Stalled {
+        /// Whose.
+        peer: PeerId,
+    },
+    /// It does again.
+    Flows {
+        /// Whose.
+        peer: PeerId,
+    },
+    /// The broker is going down.
+    Drain,
+    /// It goes down now: what is in flight gets its outcome.
+    End,
+}
+
+/// What the broker wants done.
+#[derive(Debug)]
+pub enum Output {
+    /// One message to one peer.
+    Send {
+        /// To whom.
+        to: PeerId,
+        /// What.
+        reply: Reply,
+    },
+    /// An event for all SUB sockets that hold a text.
+    Broadcast(Broadcast),
+    /// Something for the store.
+    Store(Ask),
+}
+
+impl Output {
+    /// The message to one peer, if it is one.
+    #[must_use]
+    pub fn sent(self) -> Option<(PeerId, Reply)> {
+        match self {
+            Self::Send { to, reply } => Some((to, reply)),
+            Self::Broadcast(_) | Self::Store(_) => None,
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Queues in the broker: who sends, who takes, and what the store tells.
+
+use std::sync::Arc;
+
+use smol_str::SmolStr;
+
+use super::{Node, Output, error_reply, send};
+use crate::base::{Code, JobId, Origin, Out, PeerId, Refusal, RunId, Time};
+use crate::builtins::QueueAsk;
+use crate::ops::{Durability, Event, Reply, Send, SendOptions};
+use crate::queues::{Input, Output as Told, Sender};
+use crate::requests::{Requests, Target};
+use crate::values::{Body, Value};
+
+impl Node {
+    pub(super) fn queue(&mut self, now: Time, input: Input) {
+        self.queues.handle(now, input, &mut self.queue_out);
+    }
+
+    pub(super) fn send_to_queue(
+        &mut self,
+        now: Time,
+        peer: PeerId,
+        ask: Send,
+        out: &mut Out<Output>,
+    ) {
+        let Send { id, confirm, queue, event, options } = ask;
+        let by = if confirm {
+            // Its outcome may be a while, so that its id is in flight until then.
+            match self.requests.begin(peer, &id, None, false) {
+                Ok(key) => {
+                    self.requests.became(key, Target::Send);
+                    Sender::Origin(Origin::Request(key))
+                }
+                Err(error) => return send(out, peer, error_reply(Some(id), Some("send"), error)),
+            }
+        } else if self.requests.find(peer, &id).is_some() {
+            let error = Requests::duplicate(&id);
+            return send(out, peer, error_reply(Some(id), Some("send"), error));
+        } else {
+            Sender::Peer { peer, id }
+        };
+        self.queue(now, Input::Send { by, queue, event, options });
+    }
+
+    /// What is published goes to the queues bound to its topic too.
+    pub(super) fn publish_to_queues(&mut self, now: Time, event: &mut Arc<Event>) {
+        if self.queues.binds() {
+            // Nobody else has it yet, so nothing is copied.
+            Arc::make_mut(event).message = self.ids.next(now);
+            let (by, event) = (Sender::Publisher, event.clone());
+            let options = SendOptions::default();
+            self.queue(now, Input::Send { by, queue: None, event, options });
+        }
+    }
+
+    /// A built-in of queues.
+    pub(super) fn queue_builtin(
+        &mut self,
+        now: Time,
+        origin: Origin,
+        (peer, deadline_ns): (PeerId, u64),
+        ask: QueueAsk,
+        out: &mut Out<Output>,
+    ) {
+        let told = match ask {
+            QueueAsk::List { top } => Ok(self.queues.list(now, top)),
+            QueueAsk::Stats { name } => self.queues.stats(now, &name),
+            QueueAsk::Declare { name, declaration } => {
+                return self.queue(now, Input::Declare { origin, name, declaration });
+            }
+            QueueAsk::Delete { name } => return self.queue(now, Input::Delete { origin, name }),
+            QueueAsk::Purge { name, dead } => {
+                return self.queue(now, Input::Purge { origin, name, dead });
+            }
+            QueueAsk::Peek { name, count, dead } => {
+                return self.queue(now, Input::Peek { origin, name, count, dead });
+            }
+            QueueAsk::Redrive { name, count } => {
+                return self.queue(now, Input::Redrive { origin, name, count });
+            }
+            QueueAsk::Send(ask) => {
+                let Send { queue, event, options, .. } = *ask;
+                let by = Sender::Origin(origin);
+                return self.queue(now, Input::Send { by, queue, event, options });
+            }
+            QueueAsk::Next { name, timeout_ms } => {
+                if matches!(origin, Origin::Step { .. }) {
+                    let message = "a step cannot take a message in this version";
+                    Err(Refusal::new(Code::NotSupported, message))
+                } else {
+                    let own = timeout_ms.map(|ms| ms.saturating_mul(1_000_000));
+                    let own = own.map_or(u64::MAX, |ns| now.mono_ns.saturating_add(ns));
+                    let deadline_ns = deadline_ns.min(own);
+                    return self.queue(now, Input::Next { origin, peer, name, deadline_ns });
+                }
+            }
+        };
+        let told = told.map(|json| Box::new(Body::plain(Value::from_serialize(&json))));
+        self.done(now, origin, told.map_err(Box::new), out);
+    }
+
+    pub(super) fn queue_output(&mut self, now: Time, output: Told, out: &mut Out<Output>) {
+        match output {
+            Told::Store(ask) => out.push(Output::Store(ask)),
+            Told::Deliver { to, delivered } => send(out, to, Reply::Deliver(delivered)),
+            Told::Sent { by, outcome } => self.sent(now, by, outcome, out),
+            Told::Consumed { to, id, of: (queue, group), outcome: Ok(credit) } => {
+                let epoch = self.about.epoch;
+                send(out, to, Reply::Consumed { id, epoch, queue, group, credit });
+            }
+            Told::Consumed { to, id, outcome: Err(error), .. } => {
+                send(out, to, error_reply(id, Some("consume"), error));
+            }
+            Told::Acked { to, id, outcome: Ok((ids, unknown)) } => {
+                send(out, to, Reply::Acked { id, ids, unknown });
+            }
+            Told::Acked { to, id, outcome: Err(error) } => {
+                send(out, to, error_reply(Some(id), Some("ack"), error));
+            }
+            Told::Begun { origin, wait } => self.begun(now, origin, JobId::Take(wait)),
+            Told::Done { origin, outcome } => {
+                self.done(now, origin, outcome.map(Box::new).map_err(Box::new), out);
+            }
+        }
+    }
+
+    fn sent(
+        &mut self,
+        now: Time,
+        by: Sender,
+        outcome: Result<(RunId, Durability, u32), Refusal>,
+        out: &mut Out<Output>,
+    ) {
+        match (by, outcome) {
+            (Sender::Origin(Origin::Request(key)), outcome) if self.requests.is_send(key) => {
+                let Some(request) = self.requests.end(key) else { return };
+                let id = request.id;
+                let reply = match outcome {
+                    Ok((message, durability, queues)) => {
+                        Reply::Sent { id, message, durability, queues }
+                    }
+                    Err(error) => error_reply(Some(id), Some("send"), error),
+                };
+                send(out, request.peer, reply);
+            }
+            (Sender::Origin(origin), outcome) => {
+                let outcome = outcome.map(|(message, durability, queues)| {
+                    let told = serde_json::json!({
+                        "message": message.to_string(),
+                        "durability": durability,
+                        "queues": queues,
+                    });
+                    Box::new(Body::plain(Value::from_serialize(&told)))
+                });
+                self.done(now, origin, outcome.map_err(Box::new), out);
+            }
+            (Sender::Peer { peer, id }, Err(error)) => {
+                send(out, peer, error_reply(Some(id), Some("send"), error));
+            }
+            (Sender::Socket, Err(error)) => self.refused(now, "push", None, &error),
+            (_, _) => {}
+        }
+    }
+
+    /// A delivery could not be handed to its consumer's connection.
+    pub(super) fn returned(&mut self, now: Time, id: RunId, refusal: Option<Refusal>) {
+        self.queue(now, Input::Undelivered { id, refusal });
+    }
+
+    /// What a PUSH socket sent: to the queue of that name if there is one, else to a topic.
+    pub(super) fn push(&mut self, now: Time, mut event: Arc<Event>) {
+        let name = event.topic.clone();
+        let queue = self.queues.is_queue(&name).then_some(name);
+        if queue.is_some() {
+            Arc::make_mut(&mut event).topic = SmolStr::default();
+        }
+        let (by, options) = (Sender::Socket, SendOptions::default());
+        self.queue(now, Input::Send { by, queue, event, options });
+    }
+}

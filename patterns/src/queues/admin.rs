@@ -1,0 +1,231 @@
+//! Queues come and go: declaring, deleting, purging.
+
+use std::collections::VecDeque;
+
+use serde_json::json;
+use smol_str::SmolStr;
+
+use super::line::Line;
+use super::{Counters, Declaration, Fetch, Output, Queue, Queues, Settings, lane};
+use crate::base::{Code, Map, Origin, Out, Refusal, WaitId};
+use crate::names::Pattern;
+use crate::ops::Durability;
+use crate::store::{Ask, LANE_DEAD};
+use crate::values::{Body, Value};
+
+impl Queues {
+    pub(super) fn declare(
+        &mut self,
+        origin: Origin,
+        name: &SmolStr,
+        declaration: &Declaration,
+        out: &mut Out<Output>,
+    ) {
+        let known = self.by_name.get(name).copied();
+        let made = match known {
+            Some(at) => declaration.agrees(&self.queues[at as usize].settings).map(|()| at),
+            None => self.create(name, declaration.settings(), out),
+        };
+        match made {
+            Ok(at) => {
+                let told = json!({
+                    "queue": name.as_str(),
+                    "created": known.is_none(),
+                    "settings": self.queues[at as usize].settings,
+                });
+                let need = if known.is_none() { self.confirm.writes() } else { 0 };
+                let outcome = Ok(Body::plain(Value::from_serialize(&told)));
+                self.confirm.hold(need, Output::Done { origin, outcome }, out);
+            }
+            Err(refusal) => out.push(Output::Done { origin, outcome: Err(refusal) }),
+        }
+    }
+
+    /// Makes a queue with its one unnamed line.
+    pub(super) fn create(
+        &mut self,
+        name: &SmolStr,
+        settings: Settings,
+        out: &mut Out<Output>,
+    ) -> Result<u32, Refusal> {
+        if self.queues.len() >= self.limits.queues {
+            let message = format!("{} queues are declared", self.limits.queues);
+            return Err(Refusal::new(Code::Busy, message));
+        }
+        if settings.durability == Durability::Fsync
+            && let Some(refusal) = &self.failed
+        {
+            return Err(refusal.clone());
+        }
+        let at = self.add_queue(name.clone(), settings);
+        self.add_line(at, None, out);
+        Ok(at)
+    }
+
+    pub(super) fn add_queue(&mut self, name: SmolStr, settings: Settings) -> u32 {
+        let at = self.queues.vacant_key() as u32;
+        for text in &settings.bind {
+            // They were checked when they were read.
+            let Ok(pattern) = Pattern::parse(text) else { continue };
+            let (id, _) = self.bound.insert(&pattern);
+            if self.holders.len() <= id.0 as usize {
+                self.holders.resize_with(id.0 as usize + 1, Vec::new);
+            }
+            let holders = &mut self.holders[id.0 as usize];
+            if !holders.contains(&at) {
+                holders.push(at);
+            }
+        }
+        self.by_name.insert(name.clone(), at);
+        self.queues.insert(Queue {
+            name,
+            settings,
+            lines: Vec::new(),
+            seen: Map::default(),
+            seen_until: VecDeque::new(),
+            counters: Counters::default(),
+        });
+        at
+    }
+
+    fn unbind(&mut self, at: u32) {
+        for text in &self.queues[at as usize].settings.bind {
+            let Ok(pattern) = Pattern::parse(text) else { continue };
+            let Some(id) = self.bound.find(&pattern) else { continue };
+            let holders = &mut self.holders[id.0 as usize];
+            holders.retain(|holder| *holder != at);
+            if holders.is_empty() {
+                self.bound.remove(id);
+            }
+        }
+    }
+
+    pub(super) fn add_line(
+        &mut self,
+        queue: u32,
+        group: Option<SmolStr>,
+        out: &mut Out<Output>,
+    ) -> u32 {
+        let number = self.next_number;
+        self.next_number += 1;
+        let at = self.lines.insert(Line::new(number, queue, group)) as u32;
+        self.by_number.insert(number, at);
+        self.queues[queue as usize].lines.push(at);
+        self.tell_line(at, out);
+        at
+    }
+
+    /// Lets the store know what a line is.
+    pub(super) fn tell_line(&mut self, at: u32, out: &mut Out<Output>) {
+        let line = &self.lines[at as usize];
+        let queue = &self.queues[line.queue as usize];
+        if queue.stored() {
+            let about = json!({
+                "queue": queue.name.as_str(),
+                "group": line.group.as_deref(),
+                "settings": queue.settings,
+            });
+            let ask = Ask::Line { line: line.number, about: about.to_string().into() };
+            self.ask(ask, out);
+        }
+    }
+
+    pub(super) fn delete(&mut self, origin: Origin, name: &str, out: &mut Out<Output>) {
+        let at = match self.find_open(name) {
+            Ok(at) => at,
+            Err(refusal) => return out.push(Output::Done { origin, outcome: Err(refusal) }),
+        };
+        self.unbind(at);
+        self.by_name.remove(name);
+        let lines = self.queues[at as usize].lines.clone();
+        let stored = self.queues[at as usize].stored();
+        let mut messages = 0;
+        for line in lines {
+            messages += self.lines[line as usize].held.count;
+            self.drop_line(line, stored, out);
+        }
+        self.queues.remove(at as usize);
+        let told = json!({ "queue": name, "messages": messages });
+        let need = if stored { self.confirm.writes() } else { 0 };
+        let outcome = Ok(Body::plain(Value::from_serialize(&told)));
+        self.confirm.hold(need, Output::Done { origin, outcome }, out);
+    }
+
+    fn drop_line(&mut self, at: u32, stored: bool, out: &mut Out<Output>) {
+        let waits: Vec<_> = self.lines[at as usize].waits.iter().copied().collect();
+        for (slot, serial) in waits {
+            let gone = Refusal::new(Code::UnknownQueue, "the queue was deleted");
+            self.end_wait(WaitId { slot, serial }, Err(gone), out);
+        }
+        self.detach(at);
+        let mut line = self.lines.remove(at as usize);
+        self.by_number.remove(&line.number);
+        line.clear(&mut self.memory);
+        line.clear_dead(&mut self.memory);
+        if let Some((_, timer)) = line.timer {
+            self.deadlines.cancel(timer);
+        }
+        self.hungry.retain(|other| *other != at);
+        self.fetches.retain(|_, fetch| !matches!(fetch, Fetch::Lane { line, .. } if *line == at));
+        if stored {
+            self.ask(Ask::Drop { line: line.number }, out);
+        }
+    }
+
+    pub(super) fn purge(&mut self, origin: Origin, name: &str, dead: bool, out: &mut Out<Output>) {
+        let at = match self.find_open(name) {
+            Ok(at) => at,
+            Err(refusal) => return out.push(Output::Done { origin, outcome: Err(refusal) }),
+        };
+        let (lines, stored) = {
+            let queue = &self.queues[at as usize];
+            (queue.lines.clone(), queue.stored())
+        };
+        let mut messages = 0;
+        for line in lines {
+            messages += self.purge_line(line, dead, stored, out);
+        }
+        let told = json!({ "queue": name, "messages": messages });
+        let need = if stored { self.confirm.writes() } else { 0 };
+        let outcome = Ok(Body::plain(Value::from_serialize(&told)));
+        self.confirm.hold(need, Output::Done { origin, outcome }, out);
+    }
+
+    pub(super) fn purge_line(
+        &mut self,
+        at: u32,
+        dead: bool,
+        stored: bool,
+        out: &mut Out<Output>,
+    ) -> u64 {
+        let line = &mut self.lines[at as usize];
+        let number = line.number;
+        if dead {
+            let count = line.dead_load.count;
+            line.clear_dead(&mut self.memory);
+            if stored {
+                self.ask(Ask::Clear { line: number, lane: LANE_DEAD }, out);
+            }
+            return count;
+        }
+        let before = line.held.count;
+        let lanes = line.clear(&mut self.memory);
+        // What is in hand stays, so it is put again after its lane was cleared.
+        let kept: Vec<_> = self.consumers.places(at).map(|(entry, _)| entry.clone()).collect();
+        let line = &mut self.lines[at as usize];
+        line.held.count = kept.len() as u64;
+        line.held.bytes = kept.iter().map(lane::Entry::bytes).sum();
+        let purged = before.saturating_sub(line.held.count);
+        if stored {
+            for &lane in &lanes {
+                self.ask(Ask::Clear { line: number, lane }, out);
+            }
+            for lane::Entry { place, message } in kept {
+                if lanes.contains(&place.lane) {
+                    self.ask(Ask::Put { place, message }, out);
+                }
+            }
+        }
+        purged
+    }
+}

@@ -1,0 +1,204 @@
+//! What happens to the queues, and what they want done.
+
+use std::sync::Arc;
+
+use smol_str::SmolStr;
+
+use super::Declaration;
+use crate::base::{Origin, PeerId, Refusal, RunId, WaitId};
+use crate::ops::{Delivered, Durability, Event, SendOptions, Settle};
+use crate::store::{Ask, Told};
+use crate::values::Body;
+
+/// Who sends a message.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sender {
+    /// A request or step, which gets an outcome.
+    Origin(Origin),
+    /// A peer that wants no answer but a refusal.
+    Peer {
+        /// Which.
+        peer: PeerId,
+        /// What it calls the message.
+        id: SmolStr,
+    },
+    /// Somebody who cannot be answered.
+    Socket,
+    /// A publisher, who is answered for the event already.
+    Publisher,
+}
+
+/// What happens to the queues.
+#[derive(Debug)]
+pub enum Input {
+    /// The store has come further.
+    Stored(Told),
+    /// A queue is to be there.
+    Declare {
+        /// Who asks.
+        origin: Origin,
+        /// Its name.
+        name: SmolStr,
+        /// How it is to be.
+        declaration: Box<Declaration>,
+    },
+    /// A queue is to be gone, with all in it.
+    Delete {
+        /// Who asks.
+        origin: Origin,
+        /// Its name.
+        name: SmolStr,
+    },
+    /// What is ready or delayed in a queue is to be gone.
+    Purge {
+        /// Who asks.
+        origin: Origin,
+        /// Its name.
+        name: SmolStr,
+        /// The dead letters instead.
+        dead: bool,
+    },
+    /// The first messages of a queue are to be shown.
+    Peek {
+        /// Who asks.
+        origin: Origin,
+        /// Its name.
+        name: SmolStr,
+        /// So many at most.
+        count: u32,
+        /// The dead letters instead.
+        dead: bool,
+    },
+    /// The oldest dead letters of a queue are to be ready again.
+    Redrive {
+        /// Who asks.
+        origin: Origin,
+        /// Its name.
+        name: SmolStr,
+        /// So many at most.
+        count: u64,
+    },
+    /// A message is sent to a queue, or to those bound to its topic.
+    Send {
+        /// By whom.
+        by: Sender,
+        /// The queue; none for those that are bound to the topic.
+        queue: Option<SmolStr>,
+        /// What; its ULID is given here unless it has one.
+        event: Arc<Event>,
+        /// When and in what order it is to be delivered.
+        options: SendOptions,
+    },
+    /// A connection takes messages.
+    Consume {
+        /// Which.
+        peer: PeerId,
+        /// Echoed.
+        id: Option<SmolStr>,
+        /// Of which queue.
+        queue: SmolStr,
+        /// Of which of its groups.
+        group: Option<SmolStr>,
+        /// How many at once.
+        credit: u32,
+    },
+    /// A call wants one message.
+    Next {
+        /// Who asks.
+        origin: Origin,
+        /// The connection that is to have it in hand.
+        peer: PeerId,
+        /// Of which queue.
+        name: SmolStr,
+        /// Until when, monotonic nanoseconds.
+        deadline_ns: u64,
+    },
+    /// Such a call is given up.
+    CancelWait(WaitId),
+    /// What became of messages in hand.
+    Settle {
+        /// In whose hands.
+        peer: PeerId,
+        /// Which, and what.
+        settle: Settle,
+    },
+    /// A delivery never left for its consumer.
+    Undelivered {
+        /// Which.
+        id: RunId,
+        /// Why, where no other consumer would fare better.
+        refusal: Option<Refusal>,
+    },
+    /// A connection takes nothing more for now.
+    Stalled {
+        /// Which.
+        peer: PeerId,
+    },
+    /// It does again.
+    Flows {
+        /// Which.
+        peer: PeerId,
+    },
+    /// A connection's life has ended.
+    Gone {
+        /// Which.
+        peer: PeerId,
+    },
+    /// The broker goes down now.
+    End,
+}
+
+/// What the queues want done.
+#[derive(Debug)]
+pub enum Output {
+    /// Something for the store.
+    Store(Ask),
+    /// What became of a message that was sent.
+    Sent {
+        /// By whom.
+        by: Sender,
+        /// The message, how safe it is, and how many queues have it.
+        outcome: Result<(RunId, Durability, u32), Refusal>,
+    },
+    /// A message for a consumer.
+    Deliver {
+        /// Who.
+        to: PeerId,
+        /// What.
+        delivered: Box<Delivered>,
+    },
+    /// Answers a `consume`.
+    Consumed {
+        /// Who asked.
+        to: PeerId,
+        /// Echoed.
+        id: Option<SmolStr>,
+        /// Queue and group.
+        of: (SmolStr, Option<SmolStr>),
+        /// The credit in force.
+        outcome: Result<u32, Refusal>,
+    },
+    /// Answers what settled messages.
+    Acked {
+        /// Who said so.
+        to: PeerId,
+        /// Echoed.
+        id: SmolStr,
+        /// Of which it is so now, and which were not in hand; or why it is not.
+        outcome: Result<(Vec<RunId>, Vec<RunId>), Refusal>,
+    },
+    /// A call waits for a message, and can be given up.
+    Begun {
+        /// Which.
+        origin: Origin,
+        /// Its name from now on.
+        wait: WaitId,
+    },
+    /// The outcome of a call.
+    Done {
+        /// Which.
+        origin: Origin,
+        /// Its outcome.
+        outcome: Result<Body, Refusal>,
+    },
+}

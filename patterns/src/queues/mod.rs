@@ -1,0 +1,318 @@
+//! Queues: what is sent waits until somebody has taken it and says so.
+//!
+//! A queue has a *line* for each of its groups, and each line its own messages. What is ready goes
+//! to the consumers of the line in turn, as far as their credit reaches; each delivery is a *lease*
+//! that ends with `ack`, `nack`, its time, or its consumer. Of a long line only the front is in
+//! memory. What is to survive is asked of the store ([`crate::store`]) as it happens, and answers
+//! that say so wait until the store has come that far.
+
+mod admin;
+mod confirm;
+mod consumers;
+mod describe;
+mod io;
+mod lane;
+mod line;
+#[cfg(test)]
+mod model;
+mod send;
+mod serve;
+mod settings;
+mod settle;
+mod stored;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+
+use slab::Slab;
+use smol_str::SmolStr;
+
+use crate::base::limits::DELIVERIES_PER_TURN;
+use crate::base::{
+    Code, Deadlines, Ids, Limits, Map, Origin, Out, Refusal, Rng, RunId, Time, WaitId,
+};
+use crate::names::PatternIndex;
+use crate::ops::Durability;
+use crate::store::Ask;
+use confirm::Confirm;
+use consumers::Consumers;
+use describe::Search;
+pub use io::{Input, Output, Sender};
+use line::Line;
+pub use settings::{Declaration, Kind, Settings, WhenFull};
+
+/// What is to be done at a time.
+#[derive(Clone, Copy, Debug)]
+enum Timer {
+    /// Look for what is due in a line.
+    Line(u32),
+    /// Look for leases of a consumer that have ended.
+    Consumer(u32),
+    /// A call has waited long enough.
+    Wait(WaitId),
+}
+
+/// What has been counted since the start.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub struct Counters {
+    /// Messages taken in, one for each queue.
+    pub enqueued: u64,
+    /// Deliveries.
+    pub delivered: u64,
+    /// Deliveries of a message that had been delivered before.
+    pub redelivered: u64,
+    /// Messages done.
+    pub acked: u64,
+    /// Messages that came back by `nack`.
+    pub nacked: u64,
+    /// Leases that ended by their time.
+    pub lapsed: u64,
+    /// Messages that became dead letters.
+    pub dead: u64,
+    /// Messages that were given up: the oldest of a full queue, and dead letters beyond its bound.
+    pub dropped: u64,
+    /// Messages that were not taken.
+    pub refused: u64,
+    /// Messages that had been sent before.
+    pub repeated: u64,
+    /// Messages no queue was bound for.
+    pub unroutable: u64,
+    /// Messages in the store that could not be read.
+    pub damaged: u64,
+}
+
+/// One queue.
+#[derive(Debug)]
+struct Queue {
+    name: SmolStr,
+    settings: Settings,
+    /// Its lines: the first has no name unless a group took it over.
+    lines: Vec<u32>,
+    /// Lately sent, by what they gave as `dedup`; the oldest is forgotten first.
+    seen: Map<SmolStr, RunId>,
+    seen_until: VecDeque<(u64, SmolStr)>,
+    counters: Counters,
+}
+
+impl Queue {
+    const fn stored(&self) -> bool {
+        matches!(self.settings.durability, Durability::Fsync)
+    }
+}
+
+/// A call of `mpreg.queue.next`.
+#[derive(Debug)]
+struct Wait {
+    id: WaitId,
+    origin: Origin,
+    consumer: u32,
+    timer: crate::base::TimerId,
+}
+
+/// Every queue.
+#[derive(Debug)]
+pub struct Queues {
+    limits: Limits,
+    auto_create: bool,
+    queues: Slab<Queue>,
+    by_name: Map<SmolStr, u32>,
+    lines: Slab<Line>,
+    by_number: Map<u32, u32>,
+    next_number: u32,
+    /// Queues by the patterns they are bound to.
+    bound: PatternIndex,
+    holders: Vec<Vec<u32>>,
+    found: Vec<crate::names::PatternId>,
+    consumers: Consumers,
+    /// Consumers whose connections are gone, with what they had in hand.
+    leaving: VecDeque<u32>,
+    waits: Slab<Wait>,
+    serial: u32,
+    /// Lines that may have something to hand out.
+    hungry: VecDeque<u32>,
+    budget: usize,
+    deadlines: Deadlines<Timer>,
+    confirm: Confirm,
+    /// Why nothing is stored now, if so.
+    failed: Option<Refusal>,
+    /// What is asked of the store, by number: whose lane, or which search.
+    fetches: Map<u32, Fetch>,
+    next_fetch: u32,
+    searches: Slab<Search>,
+    /// Bytes of what is ready and in memory.
+    memory: u64,
+    ids: Ids,
+    rng: Rng,
+    counters: Counters,
+}
+
+/// What a fetch is for.
+#[derive(Clone, Copy, Debug)]
+enum Fetch {
+    /// The front of a lane.
+    Lane { line: u32, lane: u8 },
+    /// Somebody who asked.
+    Search(usize),
+}
+
+impl Queues {
+    /// No queues; what the store has comes as `Input::Stored`.
+    #[must_use]
+    pub fn new(limits: Limits, auto_create: bool, seed: u64) -> Self {
+        Self {
+            limits,
+            auto_create,
+            queues: Slab::new(),
+            by_name: Map::default(),
+            lines: Slab::new(),
+            by_number: Map::default(),
+            next_number: 1,
+            bound: PatternIndex::new(seed ^ 0x71),
+            holders: Vec::new(),
+            found: Vec::new(),
+            consumers: Consumers::new(seed ^ 0x72),
+            leaving: VecDeque::new(),
+            waits: Slab::new(),
+            serial: 0,
+            hungry: VecDeque::new(),
+            budget: DELIVERIES_PER_TURN,
+            deadlines: Deadlines::default(),
+            confirm: Confirm::default(),
+            failed: Some(Refusal::new(Code::StoreFailed, "the store is not open yet")),
+            fetches: Map::default(),
+            next_fetch: 0,
+            searches: Slab::new(),
+            memory: 0,
+            ids: Ids::new(seed ^ 0x73),
+            rng: Rng::new(seed ^ 0x74),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes one input.
+    pub fn handle(&mut self, now: Time, input: Input, out: &mut Out<Output>) {
+        match input {
+            Input::Send { by, queue, event, options } => {
+                self.send(now, by, queue, event, options, out);
+            }
+            Input::Settle { peer, settle } => self.settle(now, peer, settle, out),
+            Input::Stored(told) => self.stored(now, told, out),
+            Input::Declare { origin, name, declaration } => {
+                self.declare(origin, &name, &declaration, out);
+            }
+            Input::Delete { origin, name } => self.delete(origin, &name, out),
+            Input::Purge { origin, name, dead } => self.purge(origin, &name, dead, out),
+            Input::Peek { origin, name, count, dead } => {
+                self.peek(origin, &name, count, dead, out);
+            }
+            Input::Redrive { origin, name, count } => self.redrive(now, origin, &name, count, out),
+            Input::Consume { peer, id, queue, group, credit } => {
+                self.consume(now, peer, id, (queue, group), credit, out);
+            }
+            Input::Next { origin, peer, name, deadline_ns } => {
+                self.next(now, origin, peer, &name, deadline_ns, out);
+            }
+            Input::CancelWait(id) => self.cancel_wait(id, out),
+            Input::Undelivered { id, refusal } => self.undelivered(now, id, refusal, out),
+            Input::Stalled { peer } => {
+                self.consumers.stall(peer, true);
+            }
+            Input::Flows { peer } => {
+                for at in self.consumers.stall(peer, false) {
+                    self.queue_up(at);
+                }
+            }
+            Input::Gone { peer } => self.gone(peer),
+            Input::End => self.end(out),
+        }
+        self.serve(now, out);
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, now: Time, out: &mut Out<Output>) {
+        self.budget = DELIVERIES_PER_TURN;
+        while self.budget > 0
+            && let Some(timer) = self.deadlines.due(now.mono_ns)
+        {
+            self.budget -= 1;
+            match timer {
+                Timer::Line(at) => {
+                    if let Some(line) = self.lines.get_mut(at as usize) {
+                        line.timer = None;
+                    }
+                    self.ripen(now, at);
+                }
+                Timer::Consumer(at) => {
+                    if let Some(consumer) = self.consumers.get(at) {
+                        consumer.timer = None;
+                    }
+                    self.lapse(now, at, out);
+                }
+                Timer::Wait(id) => self.wait_due(id, out),
+            }
+        }
+        self.serve(now, out);
+    }
+
+    /// When `tick` next has work, in monotonic nanoseconds; 0 when there is work now.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<u64> {
+        if !self.leaving.is_empty() || (!self.hungry.is_empty() && !self.is_full()) {
+            return Some(0);
+        }
+        self.deadlines.next_ns()
+    }
+
+    /// Whether a topic may have queues bound to it.
+    #[must_use]
+    pub fn binds(&self) -> bool {
+        !self.bound.is_empty()
+    }
+
+    /// Whether there is a queue of that name.
+    #[must_use]
+    pub fn is_queue(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    /// What has been counted since the start.
+    #[must_use]
+    pub const fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Whether so much is in hand that nothing more is handed out.
+    fn is_full(&self) -> bool {
+        self.consumers.bytes >= self.limits.queue_memory_bytes as u64
+    }
+
+    /// A queue that can be changed now.
+    fn find_open(&self, name: &str) -> Result<u32, Refusal> {
+        let at = self.find(name)?;
+        let failed = self.failed.as_ref().filter(|_| self.queues[at as usize].stored());
+        failed.map_or(Ok(at), |refusal| Err(refusal.clone()))
+    }
+
+    fn find(&self, name: &str) -> Result<u32, Refusal> {
+        self.by_name.get(name).copied().ok_or_else(|| {
+            Refusal::field(Code::UnknownQueue, "queue", format!("there is no queue {name}"))
+        })
+    }
+
+    /// Asks the store for something, and counts it if it is a write.
+    fn ask(&mut self, ask: Ask, out: &mut Out<Output>) {
+        if !matches!(ask, Ask::Fetch { .. }) {
+            self.confirm.write();
+        }
+        out.push(Output::Store(ask));
+    }
+
+    fn end(&mut self, out: &mut Out<Output>) {
+        let open: Vec<WaitId> = self.waits.iter().map(|(_, wait)| wait.id).collect();
+        for id in open {
+            self.end_wait(id, Err(Refusal::cut_off(false)), out);
+        }
+        self.confirm.fail(&Refusal::cut_off(true), out);
+    }
+}

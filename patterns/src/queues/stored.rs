@@ -1,0 +1,128 @@
+//! What the store tells: what is there, how far it has come, what was read.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use smol_str::SmolStr;
+
+use super::line::{Found, Line};
+use super::settings::Settings;
+use super::{Fetch, Output, Queues};
+use crate::base::{Out, Refusal, Time};
+use crate::store::{self, LANE_DELAYED, Message, Place, Told};
+
+/// What is known of a line, as `Queues::tell_line` writes it.
+#[derive(Deserialize)]
+struct About {
+    queue: SmolStr,
+    group: Option<SmolStr>,
+    settings: Settings,
+}
+
+impl Queues {
+    pub(super) fn stored(&mut self, now: Time, told: Told, out: &mut Out<Output>) {
+        match told {
+            Told::Synced { writes } => self.confirm.synced(writes, out),
+            Told::Fetched { fetch, messages, end, damaged } => {
+                self.counters.damaged += damaged.len() as u64;
+                self.fetched(now, fetch, messages, (end, &damaged), out);
+            }
+            Told::Failed { refusal } => self.store_failed(&refusal, out),
+            Told::Opened { lines } => self.opened(&lines, out),
+        }
+    }
+
+    fn fetched(
+        &mut self,
+        now: Time,
+        fetch: u32,
+        messages: Vec<(Place, Arc<Message>)>,
+        (end, damaged): (bool, &[Place]),
+        out: &mut Out<Output>,
+    ) {
+        match self.fetches.remove(&fetch) {
+            Some(Fetch::Lane { line: at, lane }) => {
+                let Some(line) = self.lines.get_mut(at as usize) else { return };
+                let found = Found { messages, damaged, end };
+                if line.fill(lane, fetch, found, &mut self.memory) {
+                    if lane == LANE_DELAYED {
+                        self.ripen(now, at);
+                    }
+                    self.wake(at);
+                }
+            }
+            Some(Fetch::Search(search)) => self.search_on(now, search, messages, end, out),
+            None => {}
+        }
+    }
+
+    /// What is not safe yet may be lost, so that only the store knows what there is.
+    fn store_failed(&mut self, refusal: &Refusal, out: &mut Out<Output>) {
+        self.failed = Some(refusal.clone());
+        self.confirm.fail(refusal, out);
+        for (_, search) in std::mem::take(&mut self.searches) {
+            out.push(Output::Done { origin: search.origin, outcome: Err(refusal.clone()) });
+        }
+        self.void_stored();
+    }
+
+    /// Nothing is known any more of what the store has.
+    fn void_stored(&mut self) {
+        self.fetches.clear();
+        for at in self.stored_lines() {
+            self.void(at);
+            self.lines[at as usize].restore(&[], 1, &mut self.memory);
+        }
+    }
+
+    fn stored_lines(&self) -> Vec<u32> {
+        let stored = |line: &Line| self.queues[line.queue as usize].stored();
+        let lines = self.lines.iter().filter(|(_, line)| stored(line));
+        lines.map(|(at, _)| at as u32).collect()
+    }
+
+    /// The store is open: what it has is what there is.
+    fn opened(&mut self, found: &[store::Line], out: &mut Out<Output>) {
+        self.failed = None;
+        self.confirm.reopened();
+        self.void_stored();
+        let highest = found.iter().map(|line| line.line).max().unwrap_or(0);
+        self.next_number = self.next_number.max(highest + 1);
+        for line in found {
+            if let Some(at) = self.line_found(line) {
+                let of = &mut self.lines[at as usize];
+                of.restore(&line.lanes, line.next_seq, &mut self.memory);
+            }
+        }
+        // What was made while it failed, or just before, is made again.
+        for at in self.stored_lines() {
+            let number = self.lines[at as usize].number;
+            if found.binary_search_by_key(&number, |line| line.line).is_err() {
+                self.tell_line(at, out);
+            }
+            for consumer in self.consumers.of_line(at) {
+                self.queue_up(consumer);
+            }
+            self.wake(at);
+        }
+    }
+
+    /// The line of that number, made if it is new here.
+    fn line_found(&mut self, line: &store::Line) -> Option<u32> {
+        if let Some(&at) = self.by_number.get(&line.line) {
+            return Some(at);
+        }
+        let Ok(about) = serde_json::from_slice::<About>(&line.about) else {
+            self.counters.damaged += 1;
+            return None;
+        };
+        let queue = match self.by_name.get(&about.queue) {
+            Some(&queue) => queue,
+            None => self.add_queue(about.queue, about.settings),
+        };
+        let at = self.lines.insert(Line::new(line.line, queue, about.group)) as u32;
+        self.by_number.insert(line.line, at);
+        self.queues[queue as usize].lines.push(at);
+        Some(at)
+    }
+}

@@ -55,10 +55,10 @@ class Packed:
 
 class Broker:
     """A broker process, killed by its id. Every endpoint has a port the system picks, unless
-    `port` is that of the first."""
+    `port` is that of the first. Its data folder is its own, unless it takes over another's."""
 
-    def __init__(self, *arguments, port=0):
-        self.data = tempfile.TemporaryDirectory()
+    def __init__(self, *arguments, port=0, data=None):
+        self.data = data or tempfile.TemporaryDirectory()
         command = [program(), "serve", "--output", "json", "--data", self.data.name]
         command += ["--port", str(port), *arguments]
         self.process = subprocess.Popen(
@@ -67,7 +67,7 @@ class Broker:
         self.banner = json.loads(self.process.stdout.readline())
         endpoints = self.banner["endpoints"]
         self.door, self.publish = endpoints["door"], endpoints["publish"]
-        self.subscribe = endpoints["subscribe"]
+        self.subscribe, self.push = endpoints["subscribe"], endpoints["push"]
         self.port = int(self.door.rpartition(":")[2])
 
     def kill(self):
@@ -89,16 +89,16 @@ class Broker:
 
 
 def free_port():
-    """A port with two free ones behind it, below those that the system gives to connections."""
+    """A port with three free ones behind it, below those that the system gives to connections."""
     for port in random.sample(range(20_000, 32_000), 1_000):
         try:
-            for number in range(port, port + 3):
+            for number in range(port, port + 4):
                 with socket.socket() as probe:
                     probe.bind(("127.0.0.1", number))
             return port
         except OSError:
             continue
-    raise AssertionError("no three free ports in a row")
+    raise AssertionError("no four free ports in a row")
 
 
 class Peer:

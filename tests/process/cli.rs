@@ -191,7 +191,7 @@ fn no_broker_is_an_error_of_every_command() {
 #[test]
 fn every_command_has_an_example() {
     let _turn = turn();
-    let commands: [&[&str]; 13] = [
+    let commands: [&[&str]; 14] = [
         &[],
         &["serve"],
         &["demo"],
@@ -204,6 +204,7 @@ fn every_command_has_an_example() {
         &["status"],
         &["workers"],
         &["functions"],
+        &["store"],
         &["errors"],
     ];
     for command in commands {

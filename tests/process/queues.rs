@@ -1,0 +1,182 @@
+//! Queues through the real program: what is said to be safe is, whenever it is killed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mpreg_sockets::client::Client;
+use serde_json::json;
+
+use crate::rig::{Broker, is_long, json, mpreg, text, turn};
+
+/// Kills in a row, on one data folder.
+fn kills() -> usize {
+    if is_long() { 200 } else { 12 }
+}
+
+/// What is known of each message, over all lives of the broker.
+#[derive(Default)]
+struct Ledger {
+    attempted: u64,
+    acknowledged: BTreeSet<u64>,
+    /// Deliveries of each, and whether the broker said that it is done.
+    delivered: BTreeMap<u64, u32>,
+    done: BTreeSet<u64>,
+    /// Delivered although it had been said to be done.
+    returned: BTreeSet<u64>,
+    unexpected: u64,
+}
+
+type Shared = Arc<Mutex<Ledger>>;
+
+/// Sends numbers as fast as they are taken, many at once, until the broker is gone.
+async fn produce(client: Client, ledger: Shared) {
+    let mut senders = tokio::task::JoinSet::new();
+    for _ in 0..64 {
+        let (client, ledger) = (client.clone(), ledger.clone());
+        senders.spawn(async move {
+            loop {
+                let number = {
+                    let mut ledger = ledger.lock().unwrap();
+                    ledger.attempted += 1;
+                    ledger.attempted
+                };
+                if client.send("jobs").payload(&number).send().await.is_err() {
+                    return;
+                }
+                ledger.lock().unwrap().acknowledged.insert(number);
+            }
+        });
+    }
+    while senders.join_next().await.is_some() {}
+}
+
+/// Takes and acks, each with its confirmation, until the broker is gone.
+async fn consume(client: Client, ledger: Shared) {
+    let Ok(mut deliveries) = client.consume("jobs", None, 32).await else { return };
+    let mut acks = tokio::task::JoinSet::new();
+    while let Some(delivery) = deliveries.next().await {
+        let number: u64 = delivery.read().unwrap();
+        {
+            let mut ledger = ledger.lock().unwrap();
+            *ledger.delivered.entry(number).or_default() += 1;
+            if number > ledger.attempted {
+                ledger.unexpected += 1;
+            }
+            if ledger.done.contains(&number) {
+                ledger.returned.insert(number);
+            }
+        }
+        let ledger = ledger.clone();
+        acks.spawn(async move {
+            if matches!(delivery.ack_and_wait().await, Ok(true)) {
+                ledger.lock().unwrap().done.insert(number);
+            }
+        });
+    }
+}
+
+/// Takes all that is left.
+async fn drain(broker: &Broker, ledger: &Shared) {
+    let taker = tokio::spawn(consume(broker.client().await, ledger.clone()));
+    let client = broker.client().await;
+    crate::rig::until(&client, "mpreg.queues", |told| {
+        let queue = &told["queues"][0];
+        queue["ready"] == 0 && queue["in_flight"] == 0 && queue["delayed"] == 0
+    })
+    .await;
+    taker.abort();
+    _ = taker.await;
+}
+
+/// The broker is killed again and again while messages are sent and taken. Whatever was confirmed
+/// is delivered afterwards, and what was confirmed as done never comes back.
+#[tokio::test]
+async fn what_was_confirmed_outlasts_kill_9() {
+    let _turn = turn();
+    let data = tempfile::tempdir().unwrap();
+    let ledger = Shared::default();
+    for round in 0..kills() {
+        let mut broker = Broker::at(&["--port", "0"], data.path());
+        let (sends, takes) = (broker.client().await, broker.client().await);
+        let producer = tokio::spawn(produce(sends, ledger.clone()));
+        let consumer = tokio::spawn(consume(takes, ledger.clone()));
+        // Some moment of a life: the broker starts anew at another point of each commit.
+        tokio::time::sleep(Duration::from_millis(20 + (round as u64 * 37) % 150)).await;
+        broker.process.kill();
+        producer.abort();
+        consumer.abort();
+        _ = tokio::join!(producer, consumer);
+    }
+    let broker = Broker::at(&["--port", "0"], data.path());
+    drain(&broker, &ledger).await;
+    let ledger = ledger.lock().unwrap();
+    let lost = ledger.acknowledged.iter().filter(|number| !ledger.delivered.contains_key(number));
+    let lost: Vec<_> = lost.collect();
+    let duplicated = ledger.delivered.values().filter(|times| **times > 1).count();
+    println!(
+        "attempted {}, acknowledged {}, delivered {}, lost {}, duplicated {duplicated} (none of \
+         them acked before), returned {}, unexpected {}",
+        ledger.attempted,
+        ledger.acknowledged.len(),
+        ledger.delivered.len(),
+        lost.len(),
+        ledger.returned.len(),
+        ledger.unexpected,
+    );
+    assert!(ledger.acknowledged.len() > 100 * kills() / 12, "it was hardly at work");
+    assert_eq!(lost, Vec::<&u64>::new(), "confirmed and never delivered");
+    assert_eq!(ledger.returned, BTreeSet::new(), "confirmed as done and delivered again");
+    assert_eq!(ledger.unexpected, 0);
+}
+
+/// A data folder is one broker's at a time.
+#[test]
+fn a_second_broker_on_the_same_data_is_told_so() {
+    let _turn = turn();
+    let data = tempfile::tempdir().unwrap();
+    let path = data.path().to_str().unwrap().to_owned();
+    let _broker = Broker::at(&["--port", "0"], data.path());
+    let second = mpreg(&["serve", "--port", "0", "--data", &path, "--output", "json"]);
+    assert!(!second.status.success());
+    let told = json(&second.stderr);
+    assert_eq!(told["error"]["code"], "data_taken", "{told}");
+    assert!(told["error"]["message"].as_str().unwrap().contains(&path), "{told}");
+}
+
+/// Every verb of `mpreg queue`, as a user would try them.
+#[test]
+fn the_command_line_of_queues() {
+    let _turn = turn();
+    let broker = Broker::start();
+    let queue = |args: &[&str]| {
+        // A command stands last.
+        let before = ["--output", "json", "queue", "--broker", &broker.door];
+        let ran = mpreg(&[&before, args].concat());
+        assert!(ran.status.success(), "{args:?}: {}", text(&ran.stderr));
+        text(&ran.stdout).to_owned()
+    };
+    let value = |args: &[&str]| json(queue(args).as_bytes());
+    let declared = value(&["declare", "jobs", "--max-attempts", "2", "--backoff", "5ms"]);
+    assert_eq!(
+        (&declared["created"], &declared["settings"]["max_attempts"]),
+        (&json!(true), &json!(2))
+    );
+    assert_eq!(value(&["send", "jobs", r#"{"n":1}"#])["durability"], "fsync");
+    assert_eq!(value(&["peek", "jobs"])["messages"][0]["payload"], json!({ "n": 1 }));
+    assert_eq!(value(&["list"])[0]["ready"], 1);
+    let taken = value(&["take", "jobs", "--count", "1", "--timeout", "10s"]);
+    assert_eq!((&taken["payload"], &taken["attempt"]), (&json!({ "n": 1 }), &json!(1)));
+    queue(&["send", "jobs", "bad"]);
+    // It fails twice, which is as often as it may.
+    queue(&["take", "jobs", "--count", "2", "--timeout", "10s", "--", "false"]);
+    let dead = value(&["peek", "jobs", "--dead"]);
+    assert_eq!(dead["messages"][0]["reason"], "attempts", "{dead}");
+    assert_eq!(value(&["redrive", "jobs"])["messages"], 1);
+    let watched = value(&["watch", "jobs", "--count", "1", "--interval", "10ms"]);
+    assert_eq!((&watched["ready"], &watched["dead"]), (&json!(1), &json!(0)));
+    assert_eq!(value(&["purge", "jobs"])["messages"], 1);
+    assert_eq!(value(&["delete", "jobs"])["messages"], 0);
+    let gone = broker.mpreg(&["queue", "list", "jobs", "--output", "json"]);
+    assert_eq!(json(&gone.stderr)["error"]["code"], "unknown_queue");
+}

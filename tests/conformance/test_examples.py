@@ -38,3 +38,24 @@ def test_a_client_and_a_worker(client, worker):
         hello = {"python": "1HELLO", "node": '1"HELLO"'}[client]
         assert lines == [hello, '2{"b":42}']
         assert serving.returncode == -9, "the worker served until it was ended"
+
+
+def test_a_producer_and_a_consumer():
+    folder = ROOT / "examples/python"
+    with Broker() as broker:
+        consumer = subprocess.Popen(
+            [sys.executable, folder / "consumer.py", "thumbnails", broker.door],
+            stdout=subprocess.PIPE, text=True,
+        )
+        try:
+            ran = subprocess.run(
+                [sys.executable, folder / "producer.py", "thumbnails", '["cat","dog"]', broker.door],
+                capture_output=True, text=True, timeout=20,
+            )
+            assert (ran.returncode, ran.stdout) == (0, "cat is safe: fsync\ndog is safe: fsync\n")
+            taken = [consumer.stdout.readline() for _ in range(2)]
+        finally:
+            consumer.kill()
+            consumer.wait()
+        assert taken == ["cat attempt 1\n", "dog attempt 1\n"]
+        assert consumer.returncode == -9, "the consumer served until it was ended"

@@ -30,6 +30,16 @@ fn topics() {
 }
 
 #[test]
+fn queues() {
+    let _turn = turn();
+    let ran = example("queues", &Broker::start());
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    let lines: Vec<&str> = text(&ran.stdout).lines().collect();
+    let expected = ["cat.png: done", "song.mp3: a dead letter", "dog.png: later", "dog.png: done"];
+    assert_eq!(lines, expected);
+}
+
+#[test]
 fn pipeline() {
     let _turn = turn();
     let ran = example("pipeline", &Broker::start());

@@ -44,13 +44,16 @@ def test_a_producer_and_a_consumer():
     folder = ROOT / "examples/python"
     with Broker() as broker:
         consumer = subprocess.Popen(
-            [sys.executable, folder / "consumer.py", "thumbnails", broker.door],
-            stdout=subprocess.PIPE, text=True,
+            [sys.executable, folder / "consumer.py", "pets", broker.door],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         try:
             ran = subprocess.run(
-                [sys.executable, folder / "producer.py", "thumbnails", '["cat","dog"]', broker.door],
-                capture_output=True, text=True, timeout=20,
+                [sys.executable, folder / "producer.py", "pets", '["cat","dog"]', broker.door],
+                capture_output=True,
+                text=True,
+                timeout=20,
             )
             assert (ran.returncode, ran.stdout) == (0, "cat is safe: fsync\ndog is safe: fsync\n")
             taken = [consumer.stdout.readline() for _ in range(2)]

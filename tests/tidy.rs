@@ -35,12 +35,8 @@ const LONG_FILES: &[(&str, usize)] = &[];
 /// Files with lines that are longer: file, how many.
 const LONG_LINES: &[(&str, usize)] = &[];
 /// Where `unsafe` may stand.
-const UNSAFE: &[&str] = &[
-    "sockets/src/raw.rs",
-    "sockets/zmq-sys/",
-    "src/store/lmdb.rs",
-    "bench/src/baseline/lmdb.rs",
-];
+const UNSAFE: &[&str] =
+    &["sockets/src/raw.rs", "sockets/zmq-sys/", "src/store/lmdb.rs", "bench/src/baseline/lmdb.rs"];
 /// This file names what it bans.
 const ITSELF: &str = "tests/tidy.rs";
 

@@ -9,6 +9,7 @@ mod baseline;
 mod broker;
 mod calls;
 mod dealer;
+mod disk;
 mod events;
 mod graph_tally;
 mod machine;
@@ -54,6 +55,14 @@ enum Command {
         arg.default_value("4096").help("Events on their way to the slowest subscriber, at most")
     }))]
     Pubsub(Options),
+    /// A queue, durable and in memory, with confirms and acks, beside LMDB alone.
+    #[command(
+        mut_arg("in_flight", |arg| {
+            arg.default_value("4096").help("Messages on their way to the consumer, and its credit")
+        }),
+        mut_arg("size", |arg| arg.hide(true))
+    )]
+    Queue(workloads::queue::Options),
     /// The pattern index: memory, matches and pauses with millions of patterns.
     Patterns(workloads::patterns::Options),
     /// The rules alone with so many calls, for scripts/instructions.
@@ -75,6 +84,7 @@ fn main() -> ExitCode {
         Command::Rpc(options) => workloads::rpc::run(&options).map(Some),
         Command::Graph(options) => workloads::graph::run(&options).map(Some),
         Command::Pubsub(options) => workloads::pubsub::run(&options).map(Some),
+        Command::Queue(options) => workloads::queue::run(&options).map(Some),
         Command::Patterns(options) => workloads::patterns::run(&options).map(Some),
         Command::Calls { count } => calls::run(count).map(|()| None),
         Command::Role { role } => role::play(&role).map(|()| None),

@@ -29,6 +29,10 @@ pub(crate) enum Role {
     Listener { kind: EventKind, at: String, pattern: String, subscribers: usize, step: u64 },
     /// Publishes, measures, and says what it saw.
     Publisher { kind: EventKind, at: String, reports: String, load: Load, watch: Watch },
+    /// Sends to a queue, measures, and says what it saw.
+    Producer { at: String, reports: String, load: Load, watch: Watch },
+    /// Appends to LMDB and deletes from it, `batch` records at a time, and says what it saw.
+    Lmdb { data: PathBuf, load: Load, batch: u64 },
     /// Holds patterns that no topic of the bench matches.
     Holder { at: String, patterns: u64 },
     /// Has an index of patterns, or what it is measured beside.
@@ -130,6 +134,10 @@ pub(crate) fn play(role: &str) -> Outcome<()> {
         Role::Publisher { kind, at, reports, load, watch } => {
             process::say(&events::publish(kind, (&at, &reports), load, watch)?)
         }
+        Role::Producer { at, reports, load, watch } => {
+            process::say(&events::queue::producer(&at, &reports, load, watch)?)
+        }
+        Role::Lmdb { data, load, batch } => process::say(&baseline::lmdb::run(&data, load, batch)?),
         Role::Holder { at, patterns } => events::holder::hold(&at, patterns),
         Role::Patterns { part } => patterns::play(&part),
     }

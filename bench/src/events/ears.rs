@@ -10,7 +10,7 @@ use std::thread;
 
 use hdrhistogram::Histogram;
 
-use super::{EventKind, Heard, Listens, PROBE, plain, read_stamp, rust, websocket};
+use super::{EventKind, Heard, Listens, PROBE, plain, queue, read_stamp, rust, websocket};
 use crate::Outcome;
 use crate::process::say;
 
@@ -95,6 +95,11 @@ impl Ear {
         Self { ears, index, probed: false, received: 0, next: 0, tell, latencies: Vec::new() }
     }
 
+    /// Events between two reports.
+    pub(crate) fn step(&self) -> u64 {
+        self.ears.step
+    }
+
     /// Counts one event.
     pub(crate) fn hear(&mut self, payload: &[u8]) -> Outcome<()> {
         let (number, at_ns) = read_stamp(payload).ok_or("a payload has a number")?;
@@ -147,6 +152,7 @@ pub(crate) fn listen(
                 EventKind::Plain => plain::subscriber(&at, &pattern, &mut ear),
                 EventKind::Websocket => websocket::subscriber(&at, &mut ear),
                 EventKind::Rust => rust::subscriber(&at, &pattern, &mut ear),
+                EventKind::Queue => queue::consumer(&at, &mut ear),
             };
             if let Err(error) = ended {
                 eprintln!("subscriber {index}: {error}");

@@ -9,6 +9,7 @@ pub(crate) mod ears;
 pub(crate) mod holder;
 pub(crate) mod pace;
 pub(crate) mod plain;
+pub(crate) mod queue;
 pub(crate) mod rust;
 pub(crate) mod websocket;
 
@@ -41,6 +42,8 @@ pub(crate) enum EventKind {
     Websocket,
     /// Our Rust library: bincode batches.
     Rust,
+    /// The same, by a queue that keeps them so.
+    Queue,
 }
 
 /// A listener's first line: where it tells how far it is.
@@ -73,6 +76,7 @@ pub(crate) fn publish(
         EventKind::Plain => plain::publisher(at, reports, load, watch),
         EventKind::Websocket => websocket::publisher(at, reports, load, watch),
         EventKind::Rust => rust::publisher(at, reports, load, watch),
+        EventKind::Queue => Err("a queue has a producer".into()),
     }
 }
 

@@ -31,12 +31,25 @@ pub(crate) const fn step(load: Load) -> u64 {
     if step == 0 { 1 } else { step as u64 }
 }
 
+/// Events on their way, at most, where a report tells of so many.
+pub(crate) const fn window(step: u64) -> u64 {
+    step * STEPS as u64
+}
+
 /// Where events go.
 pub(crate) trait Outlet {
     /// Takes one event; it may wait with others until [`Self::flush`].
     async fn publish(&mut self, topic: &str, payload: &[u8]) -> Outcome<()>;
     /// Lets go what waits, and others run.
     async fn flush(&mut self) -> Outcome<()>;
+    /// How many were confirmed: no more than that have come through. All, where nobody confirms.
+    fn confirmed(&self) -> u64 {
+        u64::MAX
+    }
+    /// Waits until one more is.
+    async fn confirmation(&mut self) -> Outcome<()> {
+        std::future::pending().await
+    }
 }
 
 /// What one publisher saw in one window.
@@ -74,7 +87,8 @@ pub(crate) struct Pace {
     phase: Phase,
     sent: u64,
     heard: Option<u64>,
-    /// When a report came last.
+    confirmed: u64,
+    /// When a report or a confirmation came last.
     last: Instant,
     flow: Flow,
 }
@@ -92,6 +106,7 @@ impl Pace {
             phase: Phase::Warm,
             sent: 0,
             heard: None,
+            confirmed: 0,
             last: now,
             flow: Flow::default(),
         })
@@ -102,6 +117,7 @@ impl Pace {
         let (topics, mut payload) = (topics(), vec![b'x'; self.load.size.max(HEAD)]);
         self.introduce(outlet, &topics[0], &mut payload).await?;
         loop {
+            self.confirmed = outlet.confirmed();
             let open = self.is_open()?;
             if !open && (self.on_way() == 0 || self.last.elapsed() > SILENCE) {
                 return Ok(self.finish());
@@ -110,7 +126,7 @@ impl Pace {
                 self.step(outlet, &topics, &mut payload).await?;
                 self.read()?;
             } else {
-                self.wait().await?;
+                self.wait(outlet).await?;
             }
         }
     }
@@ -154,17 +170,31 @@ impl Pace {
         outlet.flush().await
     }
 
+    /// Events that have come through to everybody, and are confirmed.
+    fn through(&self) -> u64 {
+        self.heard.unwrap_or(0).min(self.confirmed).min(self.sent)
+    }
+
     fn on_way(&self) -> u64 {
-        self.sent - self.heard.unwrap_or(0).min(self.sent)
+        self.sent - self.through()
     }
 
     fn has_room(&self) -> bool {
         self.on_way() + step(self.load) <= self.load.in_flight as u64
     }
 
-    /// Waits for a report. What a long silence leaves on its way is lost, and no reason to stop.
-    async fn wait(&mut self) -> Outcome<()> {
-        if let Ok(ready) = timeout(Duration::from_millis(200), self.reports.readable()).await {
+    /// Waits for a report or a confirmation. What a long silence leaves on its way is lost, and no
+    /// reason to stop.
+    async fn wait(&mut self, outlet: &mut impl Outlet) -> Outcome<()> {
+        let report = timeout(Duration::from_millis(200), self.reports.readable());
+        let ready = tokio::select! {
+            confirmed = outlet.confirmation() => {
+                self.last = Instant::now();
+                return confirmed;
+            }
+            ready = report => ready,
+        };
+        if let Ok(ready) = ready {
             ready?;
             self.read()?;
         } else if self.last.elapsed() > SILENCE && self.is_open()? {
@@ -193,7 +223,7 @@ impl Pace {
 
     /// Whether events are still to be published. Opens and closes the window.
     fn is_open(&mut self) -> Outcome<bool> {
-        let heard = self.heard.unwrap_or(0);
+        let heard = self.through();
         match &self.phase {
             Phase::Warm if self.started.elapsed().as_millis() as u64 >= self.load.warm_ms => {
                 let before = self.usage()?;

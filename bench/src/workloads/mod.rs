@@ -3,6 +3,7 @@
 pub(crate) mod graph;
 pub(crate) mod patterns;
 pub(crate) mod pubsub;
+pub(crate) mod queue;
 pub(crate) mod rpc;
 pub(crate) mod shape;
 pub(crate) mod stage;

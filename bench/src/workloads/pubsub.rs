@@ -184,7 +184,9 @@ fn measure(contender: &Contender, load: Load) -> Outcome<Measure> {
     let place: Place = hub.hear(START)?;
     let (kind, subscribers, step) = (contender.peers, contender.subscribers, pace::step(load));
     let [to, from] = match kind {
-        EventKind::Rust | EventKind::Websocket => [&place.clients, &place.clients],
+        EventKind::Rust | EventKind::Websocket | EventKind::Queue => {
+            [&place.clients, &place.clients]
+        }
         EventKind::Plain => [&place.publish, &place.subscribe],
     };
     let (at, pattern) = (from.clone(), contender.pattern.to_owned());

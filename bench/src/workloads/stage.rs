@@ -1,7 +1,7 @@
 //! The processes of one measurement, set up afresh for every window: no contender inherits
 //! another's warm caches, grown tables or half-read sockets, and none is there while another runs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, fs, process};
 
@@ -57,11 +57,16 @@ impl Stage {
 }
 
 /// A folder for one hub, removed with all that is in it when dropped.
-pub(super) struct Folder(pub(super) PathBuf);
+pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Folder {
     pub(super) fn new() -> Self {
-        Self(env::temp_dir().join(format!("mpreg-bench-{}", process::id())))
+        Self::within(&env::temp_dir())
+    }
+
+    /// One in another folder.
+    pub(crate) fn within(place: &Path) -> Self {
+        Self(place.join(format!("mpreg-bench-{}", process::id())))
     }
 }
 

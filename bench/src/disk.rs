@@ -86,7 +86,8 @@ mod tests {
 
     #[test]
     fn a_sync_takes_time_and_is_written() {
-        let folder = Folder::within(&std::env::temp_dir().join("mpreg-bench-sync"));
+        let name = format!("mpreg-bench-sync-{}", std::process::id());
+        let folder = Folder(std::env::temp_dir().join(name));
         assert!(sync_us(&folder.0).unwrap() > 0.0);
         // Nothing is written on a file system in memory.
         assert!(written(std::process::id()).is_ok());

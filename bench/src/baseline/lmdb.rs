@@ -119,7 +119,8 @@ mod tests {
 
     #[test]
     fn the_batch_before_is_gone_and_every_commit_is_seen_from_outside() {
-        let folder = Folder::within(&std::env::temp_dir().join("mpreg-bench-lmdb"));
+        let name = format!("mpreg-bench-lmdb-{}", std::process::id());
+        let folder = Folder(std::env::temp_dir().join(name));
         fs::create_dir_all(&folder.0).unwrap();
         let mut shelf = Shelf::open(&folder.0, 256).unwrap();
         let file = folder.0.join("data.mdb");

@@ -26,7 +26,7 @@ use crate::store::Store;
 
 pub(crate) use control::Control;
 use control::{DRAIN, RUN};
-use memory::resident_bytes;
+pub(crate) use memory::begin_small;
 
 /// Messages read before anything is answered: bounds both latency and memory of a turn.
 const MESSAGES_PER_TURN: usize = 1_024;
@@ -89,6 +89,8 @@ pub(crate) struct Core {
     push: Inlet,
     store: Store,
     ear: zmq::Socket,
+    /// Whether there is so much memory that it comes in huge pages.
+    huge_pages: bool,
 }
 
 impl Core {
@@ -126,6 +128,7 @@ impl Core {
             push: sockets.push,
             store,
             ear,
+            huge_pages: false,
         };
         let opened = node::Input::Stored(Told::Opened { lines });
         core.node.handle(core.now(), opened, &mut core.out);
@@ -551,12 +554,13 @@ impl Core {
             self.gone(now, slot);
         }
         let (stalled_peers, waiting_bytes) = self.outbox.load();
+        let resident_bytes = self.look_at_memory();
         self.node.set_gauges(json!({
             "peers": self.by_routing_id.len(),
             "stalled_peers": stalled_peers,
             "waiting_bytes": waiting_bytes,
             "traffic": self.traffic,
-            "resident_bytes": resident_bytes(),
+            "resident_bytes": resident_bytes,
         }));
         self.encode(now);
         self.write(now);

@@ -111,6 +111,7 @@ enum Command {
 /// Runs the program; the exit code says how it went.
 #[must_use]
 pub fn main() -> ExitCode {
+    crate::core::begin_small();
     let cli = Cli::parse();
     let format = cli.output;
     let outcome = match cli.command {

@@ -260,7 +260,7 @@ REFUSED = {
         "patterns/0",
     ),
     "unsubscribe": ({"op": "unsubscribe", "id": "1"}, "bad_field", "patterns"),
-    "no events": ({"op": "ack"}, "bad_field", "events"),
+    "no events": ({"op": "ack"}, "bad_field", "ids"),
     "0 events": ({"op": "ack", "events": 0}, "bad_field", "events"),
 }
 

@@ -33,7 +33,9 @@ impl Queues {
                     "created": known.is_none(),
                     "settings": self.queues[at as usize].settings,
                 });
-                let need = if known.is_none() { self.confirm.writes() } else { 0 };
+                // Another may have declared it a moment ago.
+                let stored = self.queues[at as usize].stored();
+                let need = if stored { self.confirm.writes() } else { 0 };
                 let outcome = Ok(Body::plain(Value::from_serialize(&told)));
                 self.confirm.hold(need, Output::Done { origin, outcome }, out);
             }

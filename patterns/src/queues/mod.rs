@@ -208,7 +208,7 @@ impl Queues {
             }
             Input::Redrive { origin, name, count } => self.redrive(now, origin, &name, count, out),
             Input::Consume { peer, id, queue, group, credit } => {
-                self.consume(now, peer, id, (queue, group), credit, out);
+                self.consume(peer, id, (queue, group), credit, out);
             }
             Input::Next { origin, peer, name, deadline_ns } => {
                 self.next(now, origin, peer, &name, deadline_ns, out);

@@ -195,7 +195,7 @@ impl Queues {
                 if settings.when_full == WhenFull::DeadLetter {
                     let dead =
                         Entry { place: self.place_dead(now, line), message: message.clone() };
-                    self.bury(now, line, &dead, "full", "the queue had no room", out);
+                    self.bury(line, &dead, "full", "the queue had no room", out);
                 }
                 let line = &self.lines[line as usize];
                 let message = format!(

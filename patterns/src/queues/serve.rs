@@ -22,7 +22,6 @@ enum Taker {
 impl Queues {
     pub(super) fn consume(
         &mut self,
-        now: Time,
         peer: PeerId,
         id: Option<SmolStr>,
         of: (SmolStr, Option<SmolStr>),
@@ -40,7 +39,6 @@ impl Queues {
             consumer.credit = credit;
         }
         out.push(Output::Consumed { to: peer, id, of, outcome: Ok(credit) });
-        let _ = now;
         self.queue_up(at);
     }
 

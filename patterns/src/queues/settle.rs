@@ -188,7 +188,7 @@ impl Queues {
         let attempts = entry.message.attempts + u32::from(reason != "expired");
         let message = Message { attempts, ..(*entry.message).clone() };
         let dead = Entry { place: self.place_dead(now, at), message: Arc::new(message) };
-        self.bury(now, at, &dead, reason, note, out);
+        self.bury(at, &dead, reason, note, out);
     }
 
     /// Where the next dead letter of a line stands.
@@ -201,14 +201,12 @@ impl Queues {
     /// Lays a dead letter down, if there is room for one more.
     pub(super) fn bury(
         &mut self,
-        now: Time,
         at: u32,
         dead: &Entry,
         reason: &'static str,
         note: &str,
         out: &mut Out<Output>,
     ) {
-        let _ = now;
         let line = &mut self.lines[at as usize];
         let queue = &mut self.queues[line.queue as usize];
         let full = line.dead_load.count >= queue.settings.max_count

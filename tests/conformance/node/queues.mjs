@@ -3,8 +3,8 @@ import assert from "node:assert/strict"
 import { Dealer, Push } from "zeromq"
 
 const [door, pushTo, queue] = process.argv.slice(2)
-const open = (Socket, address) => {
-  const socket = new Socket({ linger: 0, receiveTimeout: 10_000 })
+const open = (Socket, address, options = {}) => {
+  const socket = new Socket({ linger: 0, ...options })
   socket.connect(address)
   return socket
 }
@@ -14,7 +14,7 @@ const hear = async (socket) => {
   return [JSON.parse(body.toString()), frames]
 }
 
-const sender = open(Dealer, door)
+const sender = open(Dealer, door, { receiveTimeout: 10_000 })
 for (let n = 0; n < 5; n++) {
   await say(sender, { op: "send", id: `s${n}`, queue, payload: n })
   const [sent] = await hear(sender)
@@ -23,7 +23,7 @@ for (let n = 0; n < 5; n++) {
 const push = open(Push, pushTo)
 await push.send([queue, "pushed"])
 
-const consumer = open(Dealer, door)
+const consumer = open(Dealer, door, { receiveTimeout: 10_000 })
 await say(consumer, { op: "consume", queue, credit: 2 })
 assert.equal((await hear(consumer))[0].op, "consumed")
 const taken = []

@@ -81,17 +81,14 @@ impl Inlet {
         })?;
         socket.set_linger(0)?;
         socket.set_rcvhwm(RECEIVE_MESSAGES)?;
-        socket.set_backlog(raw::BACKLOG)?;
         socket.set_maxmsgsize(FRAME_BYTES as i64)?;
         socket.set_heartbeat_ivl(HEARTBEAT_MS)?;
         socket.set_heartbeat_timeout(SILENCE_MS)?;
-        socket.set_ipv6(address.starts_with("tcp://["))?;
         raw::set_in_batch_size(&mut socket, SOCKET_BATCH_BYTES)?;
         if source == Source::Publishers {
             socket.set_subscribe(b"")?;
         }
-        socket.bind(address)?;
-        let endpoint = socket.get_last_endpoint()?.unwrap_or_else(|_| address.to_owned());
+        let endpoint = raw::bind(&socket, address)?;
         Ok(Self { socket, endpoint, name: Message::new(), bytes: 0 })
     }
 

@@ -1,4 +1,4 @@
-//! Options and calls of libzmq that the `zmq` crate lacks. One of two places with `unsafe`.
+//! Options and calls of libzmq that the `zmq` crate lacks. One of the few places with `unsafe`.
 #![expect(unsafe_code, reason = "libzmq options without a safe method in the zmq crate")]
 
 use std::ffi::{c_int, c_void};
@@ -26,7 +26,16 @@ pub fn give_memory_back() {
 
 /// Connections that may wait to be taken in. At libzmq's 100 a crowd that comes at one moment loses
 /// some of its first packets, and each is sent again only after 1, 3, 7, 15 … seconds.
-pub(crate) const BACKLOG: i32 = 4_096;
+const BACKLOG: i32 = 4_096;
+
+/// Binds a socket whose other options are set. The address peers connect to, with the port the
+/// system picked; EADDRINUSE when somebody has the port.
+pub(crate) fn bind(socket: &Socket, address: &str) -> Result<String, Error> {
+    socket.set_backlog(BACKLOG)?;
+    socket.set_ipv6(address.starts_with("tcp://["))?;
+    socket.bind(address)?;
+    Ok(socket.get_last_endpoint()?.unwrap_or_else(|_| address.to_owned()))
+}
 
 /// Asks a ROUTER to tell when a peer connects, by `[id, empty]`, and when one is gone, by
 /// `[id, gone]` (draft API). Both come without metadata, unlike everything a peer sends.

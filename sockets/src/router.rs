@@ -91,12 +91,9 @@ impl Router {
         socket.set_sndhwm(SEND_FRAMES)?;
         socket.set_rcvhwm(RECEIVE_FRAMES)?;
         socket.set_maxmsgsize(FRAME_BYTES as i64)?;
-        socket.set_backlog(raw::BACKLOG)?;
-        socket.set_ipv6(address.starts_with("tcp://["))?;
         raw::set_notices(&mut socket, GONE)?;
         raw::set_batch_size(&mut socket, SOCKET_BATCH_BYTES)?;
-        socket.bind(address)?;
-        let endpoint = socket.get_last_endpoint()?.unwrap_or_else(|_| address.to_owned());
+        let endpoint = raw::bind(&socket, address)?;
         Ok(Self { socket, endpoint })
     }
 

@@ -93,15 +93,12 @@ impl SubscribeSocket {
         socket.set_linger(LINGER_MS)?;
         socket.set_sndhwm(SEND_MESSAGES)?;
         socket.set_maxmsgsize(TEXT_BYTES)?;
-        socket.set_backlog(raw::BACKLOG)?;
         socket.set_heartbeat_ivl(HEARTBEAT_MS)?;
         socket.set_heartbeat_timeout(STALL_MS)?;
-        socket.set_ipv6(address.starts_with("tcp://["))?;
         raw::set_stall_limit(&mut socket, STALL_MS)?;
         raw::set_out_batch_size(&mut socket, SOCKET_BATCH_BYTES)?;
         raw::set_manual(&mut socket)?;
-        socket.bind(address)?;
-        let endpoint = socket.get_last_endpoint()?.unwrap_or_else(|_| address.to_owned());
+        let endpoint = raw::bind(&socket, address)?;
         Ok(Self {
             socket,
             endpoint,

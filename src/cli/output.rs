@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use mpreg_patterns::base::Refusal;
+use mpreg_patterns::values::{Kind, Value};
 use serde_json::{Value as Json, json};
 
 /// How answers are printed.
@@ -119,5 +120,23 @@ pub(super) fn cell(value: &Json) -> String {
         Json::String(text) => text.clone(),
         Json::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
         other => other.to_string(),
+    }
+}
+
+/// A payload on one line, for people.
+pub(super) fn payload_text(payload: &Value) -> String {
+    match std::str::from_utf8(&payload.bytes) {
+        Err(_) if payload.kind == Kind::Bytes => format!("{} bytes", payload.bytes.len()),
+        _ => String::from_utf8_lossy(&payload.bytes).into_owned(),
+    }
+}
+
+/// Adds a payload, for programs: bytes that are text as `text`, others by their length, and a value
+/// as it reads.
+pub(super) fn put_payload(told: &mut Json, payload: &Value, value: impl FnOnce() -> Json) {
+    match (payload.kind, std::str::from_utf8(&payload.bytes)) {
+        (Kind::Bytes, Ok(text)) => told["text"] = text.into(),
+        (Kind::Bytes, Err(_)) => told["bytes"] = payload.bytes.len().into(),
+        _ => told["payload"] = value(),
     }
 }

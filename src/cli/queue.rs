@@ -4,12 +4,13 @@ use std::io::BufRead as _;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use mpreg_patterns::values::Kind;
 use mpreg_sockets::client::{Client, Delivery, Nack, ReadBody as _, Receipt};
 use serde_json::{Map, Value as Json, json};
 
 use super::call::json_or_text;
-use super::output::{Failure, Format, cell, json_line, line, table, try_line};
+use super::output::{
+    Failure, Format, cell, json_line, line, payload_text, put_payload, table, try_line,
+};
 use super::{BROKER, block_on, duration};
 
 /// Messages a consumer has in hand at once.
@@ -385,7 +386,7 @@ impl Take {
             }
             let open = match format {
                 Format::Json => try_line(&whole(&delivery).to_string()),
-                Format::Table => try_line(&short(&delivery)),
+                Format::Table => try_line(&payload_text(&delivery.message.event.payload)),
                 Format::Quiet => true,
             };
             if !open {
@@ -428,16 +429,7 @@ impl Take {
     }
 }
 
-/// A message on one line, for people.
-fn short(delivery: &Delivery) -> String {
-    let payload = &delivery.message.event.payload;
-    match std::str::from_utf8(&payload.bytes) {
-        Ok(text) => text.to_owned(),
-        Err(_) => format!("{} bytes", payload.bytes.len()),
-    }
-}
-
-/// All of a message, for programs: bytes that are text as `text`, others by their length.
+/// All of a message, for programs.
 fn whole(delivery: &Delivery) -> Json {
     let event = &delivery.message.event;
     let mut told = json!({
@@ -448,11 +440,7 @@ fn whole(delivery: &Delivery) -> Json {
     if !event.topic.is_empty() {
         told["topic"] = event.topic.as_str().into();
     }
-    match (event.payload.kind, std::str::from_utf8(&event.payload.bytes)) {
-        (Kind::Bytes, Ok(text)) => told["text"] = text.into(),
-        (Kind::Bytes, Err(_)) => told["bytes"] = event.payload.bytes.len().into(),
-        _ => told["payload"] = delivery.read().unwrap_or_default(),
-    }
+    put_payload(&mut told, &event.payload, || delivery.read().unwrap_or_default());
     if event.headers.is_some() {
         told["headers"] = delivery.read_headers().unwrap_or_default();
     }

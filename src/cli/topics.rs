@@ -5,12 +5,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use mpreg_patterns::base::RunId;
-use mpreg_patterns::values::Kind;
 use mpreg_sockets::client::{Client, Event, ReadBody as _, Replay};
 use serde_json::{Value as Json, json};
 
 use super::call::json_or_text;
-use super::output::{Failure, Format, cell, json_line, line, table, try_line};
+use super::output::{
+    Failure, Format, cell, json_line, line, payload_text, put_payload, table, try_line,
+};
 use super::{Target, block_on, duration};
 
 /// Publish an event.
@@ -149,16 +150,10 @@ fn replay(text: &str) -> Result<Replay, String> {
 /// An event on one line, for people.
 fn short(event: &Event) -> String {
     let lost = if event.missed > 0 { format!("  ({} lost)", event.missed) } else { String::new() };
-    let payload = match event.payload.kind {
-        Kind::Bytes if std::str::from_utf8(&event.payload.bytes).is_err() => {
-            format!("{} bytes", event.payload.bytes.len())
-        }
-        _ => String::from_utf8_lossy(&event.payload.bytes).into_owned(),
-    };
-    format!("{}  {payload}{lost}", event.topic)
+    format!("{}  {}{lost}", event.topic, payload_text(&event.payload))
 }
 
-/// All of an event, for programs: bytes that are text as `text`, others by their length.
+/// All of an event, for programs.
 fn whole(event: &Event) -> Json {
     let mut told = json!({
         "topic": event.topic,
@@ -166,12 +161,7 @@ fn whole(event: &Event) -> Json {
         "pattern": event.pattern,
         "message": event.message.to_string(),
     });
-    let bytes = &event.payload.bytes;
-    match (event.payload.kind, std::str::from_utf8(bytes)) {
-        (Kind::Bytes, Ok(text)) => told["text"] = text.into(),
-        (Kind::Bytes, Err(_)) => told["bytes"] = bytes.len().into(),
-        _ => told["payload"] = event.read().unwrap_or_default(),
-    }
+    put_payload(&mut told, &event.payload, || event.read().unwrap_or_default());
     if event.headers.is_some() {
         told["headers"] = event.read_headers().unwrap_or_default();
     }

@@ -399,17 +399,13 @@ impl Core {
             }
             return;
         };
-        if let Reply::Event(delivery) = reply
-            && self.outbox.bytes(to) > self.limits.outbox_bytes / 2
-        {
+        if self.outbox.bytes(to) > self.limits.outbox_bytes / 2 {
             // The other half is for what answers the peer.
-            return self.undelivered(now, to, delivery);
-        }
-        if let Reply::Deliver(delivered) = reply
-            && self.outbox.is_stalled(to)
-            && self.outbox.bytes(to) > self.limits.outbox_bytes / 2
-        {
-            return self.returned(now, delivered, None);
+            match reply {
+                Reply::Event(delivery) => return self.undelivered(now, to, delivery),
+                Reply::Deliver(delivered) => return self.returned(now, delivered, None),
+                _ => {}
+            }
         }
         if let Err(refusal) = peer.session.push(reply) {
             return self.unencodable(now, to, reply, refusal);

@@ -1,10 +1,10 @@
 //! Asks applied in order within one transaction.
 
-use std::collections::HashMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use heed::{Env, MdbError, PutFlags, RoTxn, RwTxn};
+use mpreg_patterns::base::Map;
 use mpreg_patterns::store::{Ask, Message, Place, Told};
 
 use super::lines::{Draft, Lane, Lines, Row};
@@ -215,9 +215,9 @@ fn damaged_key(place: &Place) -> [u8; 21] {
 
 /// Puts that need not be written, each with the delete that undoes it, by their indices. A fetch
 /// of the lane in between has to see the message.
-fn passing(asks: &[Ask]) -> HashMap<usize, usize> {
-    let mut put: HashMap<(u32, u8), HashMap<(u64, u64), usize>> = HashMap::new();
-    let mut passing = HashMap::new();
+fn passing(asks: &[Ask]) -> Map<usize, usize> {
+    let mut put: Map<(u32, u8), Map<(u64, u64), usize>> = Map::default();
+    let mut passing = Map::default();
     for (index, ask) in asks.iter().enumerate() {
         match ask {
             Ask::Put { place, .. } => {

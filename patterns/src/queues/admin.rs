@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 use serde_json::json;
 use smol_str::SmolStr;
 
+use super::describe::so_many;
 use super::line::Line;
 use super::{Counters, Declaration, Fetch, Output, Queue, Queues, Settings, lane};
-use crate::base::{Code, Map, Origin, Out, Refusal, WaitId};
+use crate::base::{Code, Map, Origin, Out, Refusal, WaitId, seeded};
 use crate::names::Pattern;
 use crate::ops::Durability;
 use crate::store::{Ask, LANE_DEAD};
@@ -35,9 +36,8 @@ impl Queues {
                 });
                 // Another may have declared it a moment ago.
                 let stored = self.queues[at as usize].stored();
-                let need = if stored { self.confirm.writes() } else { 0 };
                 let outcome = Ok(Body::plain(Value::from_serialize(&told)));
-                self.confirm.hold(need, Output::Done { origin, outcome }, out);
+                self.when_safe(stored, Output::Done { origin, outcome }, out);
             }
             Err(refusal) => out.push(Output::Done { origin, outcome: Err(refusal) }),
         }
@@ -83,7 +83,7 @@ impl Queues {
             name,
             settings,
             lines: Vec::new(),
-            seen: Map::default(),
+            seen: Map::with_hasher(seeded(self.seed)),
             seen_until: VecDeque::new(),
             counters: Counters::default(),
         });
@@ -110,7 +110,7 @@ impl Queues {
     ) -> u32 {
         let number = self.next_number;
         self.next_number += 1;
-        let at = self.lines.insert(Line::new(number, queue, group)) as u32;
+        let at = self.lines.insert(Line::new(number, queue, group, self.seed)) as u32;
         self.by_number.insert(number, at);
         self.queues[queue as usize].lines.push(at);
         self.tell_line(at, out);
@@ -147,10 +147,8 @@ impl Queues {
             self.drop_line(line, stored, out);
         }
         self.queues.remove(at as usize);
-        let told = json!({ "queue": name, "messages": messages });
-        let need = if stored { self.confirm.writes() } else { 0 };
-        let outcome = Ok(Body::plain(Value::from_serialize(&told)));
-        self.confirm.hold(need, Output::Done { origin, outcome }, out);
+        let outcome = Ok(so_many(name, messages));
+        self.when_safe(stored, Output::Done { origin, outcome }, out);
     }
 
     fn drop_line(&mut self, at: u32, stored: bool, out: &mut Out<Output>) {
@@ -187,10 +185,8 @@ impl Queues {
         for line in lines {
             messages += self.purge_line(line, dead, stored, out);
         }
-        let told = json!({ "queue": name, "messages": messages });
-        let need = if stored { self.confirm.writes() } else { 0 };
-        let outcome = Ok(Body::plain(Value::from_serialize(&told)));
-        self.confirm.hold(need, Output::Done { origin, outcome }, out);
+        let outcome = Ok(so_many(name, messages));
+        self.when_safe(stored, Output::Done { origin, outcome }, out);
     }
 
     pub(super) fn purge_line(

@@ -47,9 +47,6 @@ impl Confirm {
             out.push(match answer {
                 Output::Sent { by, .. } => Output::Sent { by, outcome: Err(refusal) },
                 Output::Acked { to, id, .. } => Output::Acked { to, id, outcome: Err(refusal) },
-                Output::Consumed { to, id, of, .. } => {
-                    Output::Consumed { to, id, of, outcome: Err(refusal) }
-                }
                 Output::Done { origin, .. } => Output::Done { origin, outcome: Err(refusal) },
                 other => other,
             });

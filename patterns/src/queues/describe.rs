@@ -231,7 +231,7 @@ impl Queues {
                 self.revive(now, line, &entry, out);
             }
         }
-        out.push(Output::Done { origin, outcome: Ok(redriven(&name, moved)) });
+        out.push(Output::Done { origin, outcome: Ok(so_many(&name, moved)) });
     }
 
     /// A dead letter is sent again, at the end of its line.
@@ -302,14 +302,15 @@ impl Queues {
 
     fn search_ends(&mut self, search: Search, out: &mut Out<Output>) {
         let Search { origin, name, moved, found, .. } = search;
-        let (need, outcome) = match moved {
-            Some(moved) => (self.confirm.writes(), Ok(redriven(&name, moved))),
-            None => (0, shown(&found).map_err(|fault| fault.refusal())),
+        let outcome = match moved {
+            Some(moved) => Ok(so_many(&name, moved)),
+            None => shown(&found).map_err(|fault| fault.refusal()),
         };
-        self.confirm.hold(need, Output::Done { origin, outcome }, out);
+        self.when_safe(moved.is_some(), Output::Done { origin, outcome }, out);
     }
 }
 
-fn redriven(name: &str, moved: u64) -> Body {
-    Body::plain(Value::from_serialize(&json!({ "queue": name, "messages": moved })))
+/// What was done to so many messages of a queue, as its caller is told.
+pub(super) fn so_many(name: &str, messages: u64) -> Body {
+    Body::plain(Value::from_serialize(&json!({ "queue": name, "messages": messages })))
 }

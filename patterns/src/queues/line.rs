@@ -8,12 +8,12 @@ use smol_str::SmolStr;
 use super::lane::{Entry, Lane, Order};
 use super::settings::{Kind, Settings};
 use crate::base::limits::{FRONT_BYTES, FRONT_COUNT, FRONT_FEW, KEYS_PARKED};
-use crate::base::{Map, TimerId};
+use crate::base::{Map, TimerId, seeded};
 use crate::store::{Ask, LANE_DEAD, LANE_DELAYED, LANES_READY, Load, Message, Place};
 
 /// The lane of a message that may go at once.
-pub(super) const fn ready_lane(priority: u8) -> u8 {
-    LANES_READY - 1 - if priority < LANES_READY { priority } else { LANES_READY - 1 }
+fn ready_lane(priority: u8) -> u8 {
+    LANES_READY - 1 - priority.min(LANES_READY - 1)
 }
 
 /// A key of which a message is in hand, or on its way back.
@@ -65,7 +65,8 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn new(number: u32, queue: u32, group: Option<SmolStr>) -> Self {
+    /// An empty one. `seed` starts the hashes of keys, so that no sender can aim for one bucket.
+    pub(super) fn new(number: u32, queue: u32, group: Option<SmolStr>, seed: u64) -> Self {
         Self {
             number,
             queue,
@@ -77,7 +78,7 @@ impl Line {
             held: Load::default(),
             dead_load: Load::default(),
             in_hand: 0,
-            busy: Map::default(),
+            busy: Map::with_hasher(seeded(seed)),
             parked: 0,
             takers: VecDeque::new(),
             waits: VecDeque::new(),
@@ -255,7 +256,7 @@ impl Line {
         self.held.bytes = self.held.bytes.saturating_sub(entry.bytes());
     }
 
-    /// A message has died. Where it stands now.
+    /// Takes a dead letter in.
     pub(super) fn bury(&mut self, entry: &Entry, stored: bool, memory: &mut u64) {
         self.dead_load.count += 1;
         self.dead_load.bytes += entry.bytes();
@@ -287,18 +288,9 @@ impl Line {
         if let Some(after) = self.delayed.wants(1, fetch) {
             return Some(ask(LANE_DELAYED, after));
         }
-        let mut found = None;
-        for (lane, messages) in &mut self.ready {
-            if let Some(after) = messages.wants(FRONT_FEW, fetch) {
-                found = Some(ask(*lane, after));
-                break;
-            }
-            if messages.len() > 0 {
-                // Those of a lower priority have time.
-                break;
-            }
-        }
-        found
+        // Those of a lower priority than the first have time.
+        let (lane, messages) = self.ready.iter_mut().find(|(_, lane)| lane.len() > 0)?;
+        messages.wants(FRONT_FEW, fetch).map(|after| ask(*lane, after))
     }
 
     /// Takes in what was fetched of a lane.

@@ -30,9 +30,10 @@ use smol_str::SmolStr;
 
 use crate::base::limits::DELIVERIES_PER_TURN;
 use crate::base::{
-    Code, Deadlines, Ids, Limits, Map, Origin, Out, Refusal, Rng, RunId, Time, WaitId,
+    Code, Deadlines, Ids, Limits, Map, Origin, Out, Refusal, Rng, RunId, Time, TimerId, WaitId,
+    seeded,
 };
-use crate::names::PatternIndex;
+use crate::names::{PatternId, PatternIndex};
 use crate::ops::Durability;
 use crate::store::Ask;
 use confirm::Confirm;
@@ -107,7 +108,7 @@ struct Wait {
     id: WaitId,
     origin: Origin,
     consumer: u32,
-    timer: crate::base::TimerId,
+    timer: TimerId,
 }
 
 /// Every queue.
@@ -123,7 +124,7 @@ pub struct Queues {
     /// Queues by the patterns they are bound to.
     bound: PatternIndex,
     holders: Vec<Vec<u32>>,
-    found: Vec<crate::names::PatternId>,
+    found: Vec<PatternId>,
     consumers: Consumers,
     /// Consumers whose connections are gone, with what they had in hand.
     leaving: VecDeque<u32>,
@@ -142,6 +143,8 @@ pub struct Queues {
     searches: Slab<Search>,
     /// Bytes of what is ready and in memory.
     memory: u64,
+    /// Of the hashes of what peers choose.
+    seed: u64,
     ids: Ids,
     rng: Rng,
     counters: Counters,
@@ -164,7 +167,7 @@ impl Queues {
             limits,
             auto_create,
             queues: Slab::new(),
-            by_name: Map::default(),
+            by_name: Map::with_hasher(seeded(seed)),
             lines: Slab::new(),
             by_number: Map::default(),
             next_number: 1,
@@ -184,6 +187,7 @@ impl Queues {
             next_fetch: 0,
             searches: Slab::new(),
             memory: 0,
+            seed,
             ids: Ids::new(seed ^ 0x73),
             rng: Rng::new(seed ^ 0x74),
             counters: Counters::default(),
@@ -276,12 +280,6 @@ impl Queues {
         self.by_name.contains_key(name)
     }
 
-    /// What has been counted since the start.
-    #[must_use]
-    pub const fn counters(&self) -> Counters {
-        self.counters
-    }
-
     /// Whether so much is in hand that nothing more is handed out.
     fn is_full(&self) -> bool {
         self.consumers.bytes >= self.limits.queue_memory_bytes as u64
@@ -306,6 +304,12 @@ impl Queues {
             self.confirm.write();
         }
         out.push(Output::Store(ask));
+    }
+
+    /// Lets an answer go: what the store has to know first is waited for.
+    fn when_safe(&mut self, stored: bool, answer: Output, out: &mut Out<Output>) {
+        let need = if stored { self.confirm.writes() } else { 0 };
+        self.confirm.hold(need, answer, out);
     }
 
     fn end(&mut self, out: &mut Out<Output>) {

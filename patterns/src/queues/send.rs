@@ -10,7 +10,7 @@ use super::{Output, Queues, Sender};
 use crate::base::limits::DEDUP_ENTRIES;
 use crate::base::{Code, Out, Refusal, RunId, Time};
 use crate::ops::{Durability, Event, SendOptions};
-use crate::store::{Ask, Message};
+use crate::store::{Ask, Load, Message};
 
 impl Queues {
     pub(super) fn send(
@@ -41,8 +41,7 @@ impl Queues {
             return;
         }
         let stored = matches!(outcome, Ok((_, Durability::Fsync, _)));
-        let need = if stored { self.confirm.writes() } else { 0 };
-        self.confirm.hold(need, Output::Sent { by, outcome }, out);
+        self.when_safe(stored, Output::Sent { by, outcome }, out);
     }
 
     fn send_to(
@@ -126,13 +125,18 @@ impl Queues {
             return Ok(taken);
         }
         let message = self.message(now, at, event, options);
-        let lines = self.lines_for(at);
-        self.make_room(now, at, &lines, &message, out)?;
+        for line in 0..self.queues[at as usize].lines.len() {
+            if let Some(line) = self.line_that_gets(at, line) {
+                self.make_room(now, at, line, &message, out)?;
+            }
+        }
         if let Some(dedup) = &options.dedup {
             self.remember(now, at, dedup, event.message);
         }
-        for line in lines {
-            self.put(now, line, message.clone(), options.delay_ms, out);
+        for line in 0..self.queues[at as usize].lines.len() {
+            if let Some(line) = self.line_that_gets(at, line) {
+                self.put(now, line, message.clone(), options.delay_ms, out);
+            }
         }
         Ok(taken)
     }
@@ -155,57 +159,46 @@ impl Queues {
         })
     }
 
-    /// The lines of a queue that get what is sent now: its groups, and the one without a name if
-    /// somebody takes from it or there is no other.
-    fn lines_for(&self, at: u32) -> Vec<u32> {
+    /// A line of a queue, if it gets what is sent now: each group's does, and the one without a
+    /// name if somebody takes from it or there is no other.
+    fn line_that_gets(&self, at: u32, index: usize) -> Option<u32> {
         let lines = &self.queues[at as usize].lines;
-        if let [only] = lines[..] {
-            return vec![only];
-        }
-        let gets = |line: &&u32| {
-            let line = &self.lines[**line as usize];
-            line.group.is_some() || line.consumers > 0
-        };
-        lines.iter().filter(gets).copied().collect()
+        let (at, is_only) = (lines[index], lines.len() == 1);
+        let line = &self.lines[at as usize];
+        (is_only || line.group.is_some() || line.consumers > 0).then_some(at)
     }
 
-    /// Sees to it that every line has room for a message, or says why not.
+    /// Sees to it that a line has room for a message, or says why not.
     fn make_room(
         &mut self,
         now: Time,
         at: u32,
-        lines: &[u32],
+        line: u32,
         message: &Arc<Message>,
         out: &mut Out<Output>,
     ) -> Result<(), Refusal> {
         let bytes = message.bytes() as u64;
-        for &line in lines {
-            loop {
-                let settings = &self.queues[at as usize].settings;
-                if self.lines[line as usize].has_room(settings, bytes) {
-                    break;
-                }
-                if settings.when_full == WhenFull::DropOldest
-                    && let Some(oldest) = self.lines[line as usize].oldest(&mut self.memory)
-                {
-                    self.counters.dropped += 1;
-                    self.forget(line, &oldest, out);
-                    continue;
-                }
-                if settings.when_full == WhenFull::DeadLetter {
-                    let dead =
-                        Entry { place: self.place_dead(now, line), message: message.clone() };
-                    self.bury(line, &dead, "full", "the queue had no room", out);
-                }
-                let line = &self.lines[line as usize];
-                let message = format!(
-                    "{} holds {} messages of {} bytes",
-                    self.queues[at as usize].name, line.held.count, line.held.bytes
-                );
-                return Err(Refusal::new(Code::QueueFull, message));
+        loop {
+            let settings = &self.queues[at as usize].settings;
+            if self.lines[line as usize].has_room(settings, bytes) {
+                return Ok(());
             }
+            let when_full = settings.when_full;
+            if when_full == WhenFull::DropOldest
+                && let Some(oldest) = self.lines[line as usize].oldest(&mut self.memory)
+            {
+                self.counters.dropped += 1;
+                self.forget(line, &oldest, out);
+                continue;
+            }
+            if when_full == WhenFull::DeadLetter {
+                self.bury(now, line, (**message).clone(), ("full", "the queue had no room"), out);
+            }
+            let (line, name) = (&self.lines[line as usize], &self.queues[at as usize].name);
+            let Load { count, bytes } = line.held;
+            let message = format!("{name} holds {count} messages of {bytes} bytes");
+            return Err(Refusal::new(Code::QueueFull, message));
         }
-        Ok(())
     }
 
     /// Puts a new message into a line.

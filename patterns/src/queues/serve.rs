@@ -197,7 +197,7 @@ impl Queues {
                 }
                 (Taken::Expired(entry), taker) => {
                     self.give_back(at, taker);
-                    self.expire(now, at, &entry, out);
+                    self.die(now, at, &entry, ("expired", ""), out);
                 }
                 (Taken::Entry(entry), Taker::Consumer(consumer)) => {
                     self.deliver(now, at, consumer, entry, out);

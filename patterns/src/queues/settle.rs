@@ -48,9 +48,8 @@ impl Queues {
             }
         }
         if let Some(id) = id {
-            let need = if stored { self.confirm.writes() } else { 0 };
             let acked = Output::Acked { to: peer, id, outcome: Ok((done, unknown)) };
-            self.confirm.hold(need, acked, out);
+            self.when_safe(stored, acked, out);
         }
     }
 
@@ -117,10 +116,10 @@ impl Queues {
         let settings = &self.queues[line.queue as usize].settings;
         let attempts = entry.message.attempts + 1;
         if let Some(reason) = failure.dead {
-            return self.die(now, at, entry, reason, failure.note, out);
+            return self.die(now, at, &entry, (reason, failure.note), out);
         }
         if attempts >= settings.max_attempts {
-            return self.die(now, at, entry, "attempts", failure.note, out);
+            return self.die(now, at, &entry, ("attempts", failure.note), out);
         }
         let delay_ms = match failure.delay_ms {
             Some(delay_ms) => delay_ms,
@@ -169,48 +168,33 @@ impl Queues {
         self.wake(at);
     }
 
-    /// A message has outlived its time.
-    pub(super) fn expire(&mut self, now: Time, at: u32, entry: &Entry, out: &mut Out<Output>) {
-        self.die(now, at, entry.clone(), "expired", "", out);
-    }
-
-    /// A message becomes a dead letter.
-    fn die(
+    /// A message becomes a dead letter, for a reason and with words for a person.
+    pub(super) fn die(
         &mut self,
         now: Time,
         at: u32,
-        entry: Entry,
-        reason: &'static str,
-        note: &str,
+        entry: &Entry,
+        why: (&'static str, &str),
         out: &mut Out<Output>,
     ) {
-        self.forget(at, &entry, out);
-        let attempts = entry.message.attempts + u32::from(reason != "expired");
-        let message = Message { attempts, ..(*entry.message).clone() };
-        let dead = Entry { place: self.place_dead(now, at), message: Arc::new(message) };
-        self.bury(at, &dead, reason, note, out);
-    }
-
-    /// Where the next dead letter of a line stands.
-    pub(super) fn place_dead(&mut self, now: Time, at: u32) -> Place {
-        let line = &mut self.lines[at as usize];
-        let place = line.place(Kind::Fifo, 0, now.wall_ms);
-        Place { lane: LANE_DEAD, ..place }
+        self.forget(at, entry, out);
+        let attempts = entry.message.attempts + u32::from(why.0 != "expired");
+        self.bury(now, at, Message { attempts, ..(*entry.message).clone() }, why, out);
     }
 
     /// Lays a dead letter down, if there is room for one more.
     pub(super) fn bury(
         &mut self,
+        now: Time,
         at: u32,
-        dead: &Entry,
-        reason: &'static str,
-        note: &str,
+        message: Message,
+        (reason, note): (&'static str, &str),
         out: &mut Out<Output>,
     ) {
         let line = &mut self.lines[at as usize];
         let queue = &mut self.queues[line.queue as usize];
         let full = line.dead_load.count >= queue.settings.max_count
-            || line.dead_load.bytes + dead.bytes() > queue.settings.max_bytes;
+            || line.dead_load.bytes + message.bytes() as u64 > queue.settings.max_bytes;
         if full {
             self.counters.dropped += 1;
             queue.counters.dropped += 1;
@@ -218,10 +202,11 @@ impl Queues {
         }
         self.counters.dead += 1;
         queue.counters.dead += 1;
-        let death = Death { reason: reason.into(), note: note.into() };
-        let message = Message { death: Some(Box::new(death)), ..(*dead.message).clone() };
-        let dead = Entry { place: dead.place, message: Arc::new(message) };
         let stored = queue.stored();
+        let death = Some(Box::new(Death { reason: reason.into(), note: note.into() }));
+        let message = Arc::new(Message { death, ..message });
+        let place = line.place(Kind::Fifo, 0, now.wall_ms);
+        let dead = Entry { place: Place { lane: LANE_DEAD, ..place }, message };
         line.bury(&dead, stored, &mut self.memory);
         if stored {
             self.ask(Ask::Put { place: dead.place, message: dead.message }, out);

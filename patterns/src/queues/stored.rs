@@ -120,7 +120,7 @@ impl Queues {
             Some(&queue) => queue,
             None => self.add_queue(about.queue, about.settings),
         };
-        let at = self.lines.insert(Line::new(line.line, queue, about.group)) as u32;
+        let at = self.lines.insert(Line::new(line.line, queue, about.group, self.seed)) as u32;
         self.by_number.insert(line.line, at);
         self.queues[queue as usize].lines.push(at);
         Some(at)

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mpreg_patterns::node::{About, Node, Rules};
+use mpreg_patterns::queues;
 use mpreg_sockets::inlet::{Inlet, Source};
 use mpreg_sockets::router::Router;
 use mpreg_sockets::subscribe::SubscribeSocket;
@@ -94,7 +95,9 @@ impl Broker {
         };
         let limits = config.limits.apply();
         let retain = config.topics.retain()?;
-        let rules = Rules { retain, auto_create: config.queues.auto_create };
+        let queues =
+            queues::Rules { auto_create: config.queues.auto_create, open_outlets: config.insecure };
+        let rules = Rules { retain, queues };
         let broker = Node::new(about, limits.clone(), &rules, seed());
         let system = |error: zmq::Error| StartError::System(error.to_string());
         let (control, waker) = Control::new(&context).map_err(system)?;
@@ -167,6 +170,8 @@ pub(crate) struct Sockets {
     pub(crate) publish: Inlet,
     pub(crate) subscribe: SubscribeSocket,
     pub(crate) push: Inlet,
+    /// Of those that come later.
+    pub(crate) context: zmq::Context,
 }
 
 impl Sockets {
@@ -178,6 +183,7 @@ impl Sockets {
             })?,
             subscribe: bind("subscribe", at, |address| SubscribeSocket::bind(context, address))?,
             push: bind("push", at, |address| Inlet::bind(context, Source::Pushers, address))?,
+            context: context.clone(),
         })
     }
 

@@ -2,7 +2,9 @@
 
 mod control;
 mod memory;
+mod outlets;
 mod queues;
+mod sleep;
 mod topics;
 
 use std::sync::Arc;
@@ -27,6 +29,7 @@ use crate::store::Store;
 pub(crate) use control::Control;
 use control::{DRAIN, RUN};
 pub(crate) use memory::begin_small;
+use outlets::Outlets;
 
 /// Messages read before anything is answered: bounds both latency and memory of a turn.
 const MESSAGES_PER_TURN: usize = 1_024;
@@ -87,6 +90,7 @@ pub(crate) struct Core {
     publish: Inlet,
     subscribe: SubscribeSocket,
     push: Inlet,
+    outlets: Outlets,
     store: Store,
     ear: zmq::Socket,
     /// Whether there is so much memory that it comes in huge pages.
@@ -126,6 +130,7 @@ impl Core {
             publish: sockets.publish,
             subscribe: sockets.subscribe,
             push: sockets.push,
+            outlets: Outlets::new(sockets.context),
             store,
             ear,
             huge_pages: false,
@@ -152,6 +157,7 @@ impl Core {
             more |= self.read_pushers(now);
             more |= self.read_store(now);
             self.tick(now);
+            more |= self.write_outlets(now);
             self.write(now);
             match self.control.state() {
                 RUN => {}
@@ -380,6 +386,7 @@ impl Core {
                     node::Output::Send { to, reply } => self.encode_one(now, *to, reply),
                     node::Output::Broadcast(event) => self.broadcast(event),
                     node::Output::Store(ask) => self.store.ask(ask.clone()),
+                    node::Output::Outlet { at, task } => self.outlet(now, *at, task),
                 }
             }
             out.clear();
@@ -561,26 +568,5 @@ impl Core {
         self.encode(now);
         self.write(now);
         self.give_memory_back();
-    }
-
-    /// Waits for a message, a deadline, or another thread.
-    fn sleep(&self, next_sweep: Instant) {
-        let now_ns = self.started.elapsed().as_nanos() as u64;
-        let due = [self.node.wake_at(), self.outbox.wake_at()].into_iter().flatten().min();
-        let sweep = next_sweep.saturating_duration_since(Instant::now());
-        let wait_ns = due.map_or(u64::MAX, |due| due.saturating_sub(now_ns));
-        // Rounded up: a wait that ends a moment early would only begin again.
-        let wait_ms = wait_ns.div_ceil(1_000_000).min(sweep.as_millis() as u64 + 1);
-        let mut items = [
-            self.ear.as_poll_item(zmq::POLLIN),
-            self.router.poll_item(),
-            self.publish.poll_item(),
-            self.subscribe.poll_item(),
-            self.push.poll_item(),
-        ];
-        let _ = zmq::poll(&mut items, wait_ms as i64);
-        if items[0].is_readable() {
-            let _ = self.ear.recv_bytes(zmq::DONTWAIT);
-        }
     }
 }

@@ -45,18 +45,12 @@ pub struct About {
 }
 
 /// What the owner of the broker has decided.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Rules {
     /// Which topics are kept.
     pub retain: Vec<Retain>,
-    /// Whether `send` and `consume` make a queue that is not there.
-    pub auto_create: bool,
-}
-
-impl Default for Rules {
-    fn default() -> Self {
-        Self { retain: Vec::new(), auto_create: true }
-    }
+    /// What queues may do.
+    pub queues: queue::Rules,
 }
 
 /// The whole broker, without sockets.
@@ -101,7 +95,7 @@ impl Node {
             graph_out: Out::new(),
             topics: Topics::new(limits.clone(), &rules.retain, seed),
             topic_out: Out::new(),
-            queues: Queues::new(limits.clone(), rules.auto_create, seed ^ 0x56),
+            queues: Queues::new(limits.clone(), rules.queues, seed ^ 0x56),
             queue_out: Out::new(),
             ids: Ids::new(seed ^ 0x55),
             known: Map::default(),
@@ -147,6 +141,7 @@ impl Node {
             Input::Push { event } => self.push(now, event),
             Input::Returned { id, refusal } => self.returned(now, id, refusal),
             Input::Stored(told) => self.queue(now, queue::Input::Stored(told)),
+            Input::Outlet { at, news } => self.queue(now, queue::Input::Outlet { at, news }),
             Input::Stalled { peer } => {
                 self.topic(now, topic::Input::Stalled { peer });
                 self.queue(now, queue::Input::Stalled { peer });

@@ -1,13 +1,14 @@
 //! How messages travel, never why.
 //!
 //! In reading order: [`envelope`] (bytes to requests and replies, and back), [`session`] (how one
-//! peer speaks), [`router`] (the door's socket), [`inlet`] and [`subscribe`] (where plain PUB, PUSH
-//! and SUB sockets connect), [`client`] (the Rust client and worker), [`raw`] (libzmq options
-//! without a safe method).
+//! peer speaks), [`router`] (the door's socket), [`inlet`], [`subscribe`] and [`outlet`] (where
+//! plain PUB, PUSH, SUB and PULL sockets connect), [`client`] (the Rust client and worker), [`raw`]
+//! (libzmq options without a safe method).
 
 pub mod client;
 pub mod envelope;
 pub mod inlet;
+pub mod outlet;
 pub mod raw;
 pub mod router;
 pub mod session;

@@ -120,6 +120,9 @@ struct Declare {
     /// A pattern of topics it gets; may be given again
     #[arg(long, value_name = "PATTERN")]
     bind: Vec<String>,
+    /// Where PULL sockets take from it, at most once: tcp://127.0.0.1:7500
+    #[arg(long, value_name = "ADDRESS")]
+    outlet: Option<String>,
 }
 
 #[derive(Args, Debug)]
@@ -237,6 +240,7 @@ impl Declare {
         set("when_full", self.when_full.clone().into());
         set("dedup_ms", millis(self.dedup).into());
         set("bind", (!self.bind.is_empty()).then(|| self.bind.clone()).into());
+        set("outlet", self.outlet.clone().into());
         kwargs.into()
     }
 }

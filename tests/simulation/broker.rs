@@ -177,6 +177,7 @@ impl Broker {
                     Output::Send { to, reply } => self.answer(now, to, reply, wire, check),
                     Output::Broadcast(told) => check.topics.broadcast(&told),
                     Output::Store(ask) => panic!("nobody plays with queues here: {ask:?}"),
+                    Output::Outlet { task, .. } => panic!("nobody has an outlet here: {task:?}"),
                 }
             }
         }

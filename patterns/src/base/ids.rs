@@ -19,6 +19,23 @@ pub struct PeerId {
     pub generation: u32,
 }
 
+impl PeerId {
+    /// Slots from here on are those of outlets, which are no connections.
+    const OUTLETS: u32 = 1 << 31;
+
+    /// What stands for an outlet where a connection would stand.
+    #[must_use]
+    pub const fn outlet(slot: u32, generation: u32) -> Self {
+        Self { slot: Self::OUTLETS | slot, generation }
+    }
+
+    /// The slot of the outlet it stands for, if it does.
+    #[must_use]
+    pub const fn as_outlet(self) -> Option<u32> {
+        if self.slot < Self::OUTLETS { None } else { Some(self.slot & !Self::OUTLETS) }
+    }
+}
+
 impl fmt::Display for PeerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "peer-{}-{}", self.slot, self.generation)

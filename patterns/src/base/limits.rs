@@ -80,6 +80,10 @@ pub const STEPS_PER_TURN: usize = 2_048;
 /// Events that one turn hands on at most. What else a turn does is counted in these: each stands
 /// for about a microsecond.
 pub const DELIVERIES_PER_TURN: usize = 4_096;
+/// Outlets of queues: each is a socket.
+pub const OUTLETS: usize = 256;
+/// Messages on their way through one outlet at most, beside what its sockets hold.
+pub const OUTLET_WINDOW: u32 = 256;
 /// Deliveries that wait for their turn, by what events have cost lately, beyond which nothing more
 /// is taken from publishers.
 pub const DELIVERIES_WAITING: usize = 1 << 20;

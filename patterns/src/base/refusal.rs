@@ -200,6 +200,9 @@ codes! {
     QueueDiffers = "queue_differs", Caller, false,
         "The queue exists with other settings. The message names them. Nothing changed.",
         "Declare it with the settings it has, or delete it first.";
+    CannotBind = "cannot_bind", Caller, true,
+        "The outlet of a queue cannot be bound where it was declared. The queue was not made.",
+        "Stop what has that port, or declare another; port 0 lets the system choose.";
     QueueFull = "queue_full", Caller, true,
         "The queue holds as many messages or bytes as it may. The message was not taken.",
         "Wait until consumers have made room, or raise `max_count` or `max_bytes`.";

@@ -1,8 +1,9 @@
 //! What the built-ins of queues take.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use smol_str::SmolStr;
+use smol_str::{SmolStr, format_smolstr};
 
 use super::topics::{Sending, missing, small};
 use super::{bad_args, kwargs};
@@ -189,6 +190,7 @@ fn declare(call: &Call) -> Result<QueueAsk, Refusal> {
             "max_bytes" => of.max_bytes = Some(some("max_bytes", cursor, u64::MAX)?),
             "dedup_ms" => of.dedup_ms = Some(cursor.u64().map_err(bad_args("dedup_ms"))?),
             "bind" => of.bind = Some(bind(cursor)?),
+            "outlet" => of.outlet = Some(outlet(cursor)?),
             _ => return Ok(false),
         }
         Ok(true)
@@ -223,6 +225,16 @@ fn bind(cursor: &mut Cursor<'_>) -> Result<Vec<SmolStr>, Refusal> {
     texts.sort_unstable();
     texts.dedup();
     Ok(texts)
+}
+
+/// Where an outlet is to be bound; port 0 lets the system choose.
+fn outlet(cursor: &mut Cursor<'_>) -> Result<SmolStr, Refusal> {
+    let text = cursor.string().map_err(bad_args("outlet"))?;
+    let address = text.strip_prefix("tcp://").and_then(|text| text.parse::<SocketAddr>().ok());
+    address.map(|address| format_smolstr!("tcp://{address}")).ok_or_else(|| {
+        let message = "`outlet` takes an IP address and a port: tcp://127.0.0.1:7500";
+        Refusal::field(Code::BadArgs, "outlet", message)
+    })
 }
 
 fn send(call: &Call) -> Result<QueueAsk, Refusal> {

@@ -7,6 +7,7 @@ use smol_str::SmolStr;
 use crate::base::{PeerId, Refusal, RunId};
 use crate::names::Key;
 use crate::ops::{Event, Reply, Request};
+use crate::queues::{OutletNews, OutletTask};
 use crate::store::{Ask, Told};
 use crate::topics::Broadcast;
 
@@ -73,6 +74,13 @@ pub enum Input {
     },
     /// The store tells something.
     Stored(Told),
+    /// There is news of an outlet.
+    Outlet {
+        /// Which.
+        at: PeerId,
+        /// What.
+        news: OutletNews,
+    },
     /// A connection takes nothing more for now.
     Stalled {
         /// Whose.
@@ -103,6 +111,13 @@ pub enum Output {
     Broadcast(Broadcast),
     /// Something for the store.
     Store(Ask),
+    /// Something for an outlet.
+    Outlet {
+        /// Which.
+        at: PeerId,
+        /// What.
+        task: OutletTask,
+    },
 }
 
 impl Output {
@@ -111,7 +126,7 @@ impl Output {
     pub fn sent(self) -> Option<(PeerId, Reply)> {
         match self {
             Self::Send { to, reply } => Some((to, reply)),
-            Self::Broadcast(_) | Self::Store(_) => None,
+            Self::Broadcast(_) | Self::Store(_) | Self::Outlet { .. } => None,
         }
     }
 }

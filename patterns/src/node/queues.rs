@@ -103,6 +103,7 @@ impl Node {
     pub(super) fn queue_output(&mut self, now: Time, output: Told, out: &mut Out<Output>) {
         match output {
             Told::Store(ask) => out.push(Output::Store(ask)),
+            Told::Outlet { at, task } => out.push(Output::Outlet { at, task }),
             Told::Deliver { to, delivered } => send(out, to, Reply::Deliver(delivered)),
             Told::Sent { by, outcome } => self.sent(now, by, outcome, out),
             Told::Consumed { to, id, of: (queue, group), outcome: Ok(credit) } => {

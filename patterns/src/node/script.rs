@@ -12,6 +12,7 @@
 //! A line that begins with `→` is an answer, an indented one belongs to the line before it. Time
 //! stands still but for lines like `+100ms`. Whatever is in flight at the end is written there.
 
+mod outlets;
 mod queues;
 mod told;
 mod topics;
@@ -86,6 +87,7 @@ pub(crate) struct Stage {
     pub(crate) lines: Vec<String>,
     held: bool,
     store: Shelf,
+    outlets: outlets::Outlets,
     /// Whether the store does nothing until it is told to.
     slow: bool,
 }
@@ -111,6 +113,7 @@ impl Stage {
             lines: Vec::new(),
             held: false,
             store: Shelf::default(),
+            outlets: outlets::Outlets::default(),
             slow: false,
         };
         let opened = stage.store.open();
@@ -132,6 +135,7 @@ impl Stage {
             "keep" => return,
             "socket" => return self.input(topics::of_socket(&mut words)),
             "store" => return self.play_store(words.word()),
+            "outlet" => return self.play_outlet(&mut words),
             // Until `go`, inputs come one after the other before the broker gets a turn.
             "hold" => return self.held = true,
             "go" => {
@@ -300,6 +304,10 @@ impl Stage {
                 }
                 Output::Store(ask) => {
                     self.store.ask(ask.clone());
+                    continue;
+                }
+                Output::Outlet { at, task } => {
+                    self.lines.push(self.outlets.told(*at, task));
                     continue;
                 }
             };

@@ -23,24 +23,40 @@ impl Queues {
         out: &mut Out<Output>,
     ) {
         let known = self.by_name.get(name).copied();
-        let made = match known {
-            Some(at) => declaration.agrees(&self.queues[at as usize].settings).map(|()| at),
-            None => self.create(name, declaration.settings(), out),
+        let made = match (known, &declaration.outlet) {
+            (Some(at), _) => declaration.agrees(&self.queues[at as usize].settings).map(|()| at),
+            (None, Some(address)) => {
+                return self.declare_outlet(origin, name, (declaration, address), out);
+            }
+            (None, None) => self.create(name, declaration.settings(), out),
         };
         match made {
-            Ok(at) => {
-                let told = json!({
-                    "queue": name.as_str(),
-                    "created": known.is_none(),
-                    "settings": self.queues[at as usize].settings,
-                });
-                // Another may have declared it a moment ago.
-                let stored = self.queues[at as usize].stored();
-                let outcome = Ok(Body::plain(Value::from_serialize(&told)));
-                self.when_safe(stored, Output::Done { origin, outcome }, out);
-            }
+            Ok(at) => self.declared_as(origin, at, known.is_none(), out),
             Err(refusal) => out.push(Output::Done { origin, outcome: Err(refusal) }),
         }
+    }
+
+    /// Answers a declaration: it is so.
+    pub(super) fn declared_as(
+        &mut self,
+        origin: Origin,
+        at: u32,
+        created: bool,
+        out: &mut Out<Output>,
+    ) {
+        let queue = &self.queues[at as usize];
+        let mut told = json!({
+            "queue": queue.name.as_str(),
+            "created": created,
+            "settings": queue.settings,
+        });
+        if let Some(outlet) = self.about_outlet(at) {
+            told["outlet"] = outlet;
+        }
+        // Another may have declared it a moment ago.
+        let stored = queue.stored();
+        let outcome = Ok(Body::plain(Value::from_serialize(&told)));
+        self.when_safe(stored, Output::Done { origin, outcome }, out);
     }
 
     /// Makes a queue with its one unnamed line.
@@ -138,6 +154,7 @@ impl Queues {
             Err(refusal) => return out.push(Output::Done { origin, outcome: Err(refusal) }),
         };
         self.unbind(at);
+        self.end_outlet(at, out);
         self.by_name.remove(name);
         let lines = self.queues[at as usize].lines.clone();
         let stored = self.queues[at as usize].stored();

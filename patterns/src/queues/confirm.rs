@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::Output;
-use crate::base::{Out, Refusal};
+use super::{OutletTask, Output};
+use crate::base::{Out, PeerId, Refusal};
 
 /// What waits for the store, in order.
 #[derive(Debug, Default)]
@@ -51,6 +51,19 @@ impl Confirm {
                 other => other,
             });
         }
+    }
+
+    /// Takes out what was to leave through outlets: to which, and its bytes.
+    pub(super) fn take_pushes(&mut self) -> Vec<(PeerId, u64)> {
+        let mut pushes = Vec::new();
+        self.held.retain(|(_, answer)| match answer {
+            Output::Outlet { at, task: OutletTask::Push { message, .. } } => {
+                pushes.push((*at, message.bytes() as u64));
+                false
+            }
+            _ => true,
+        });
+        pushes
     }
 
     /// The store begins to count anew.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value as Json, json};
 
 use super::lane::Entry;
-use super::{Fetch, Output, Queue, Queues};
+use super::{Fetch, Output, Queues};
 use crate::base::limits::{DEAD_PER_FETCH, REPLY_PART_BYTES};
 use crate::base::{Origin, Out, Refusal, Set, Time};
 use crate::ops::Delivered;
@@ -109,7 +109,7 @@ impl Queues {
     /// One queue, all of its groups together.
     pub fn stats(&self, now: Time, name: &str) -> Result<Json, Refusal> {
         let at = self.find(name)?;
-        Ok(self.row(now, &self.queues[at as usize], true))
+        Ok(self.row(now, at, true))
     }
 
     /// Every queue by name, so many at most.
@@ -118,7 +118,7 @@ impl Queues {
         let mut names: Vec<_> = self.by_name.iter().collect();
         names.sort_unstable();
         let rows = names.iter().take(top);
-        let rows = rows.map(|(_, at)| self.row(now, &self.queues[**at as usize], false));
+        let rows = rows.map(|(_, at)| self.row(now, **at, false));
         json!({ "queues": rows.collect::<Vec<_>>(), "count": names.len() })
     }
 
@@ -137,7 +137,8 @@ impl Queues {
         })
     }
 
-    fn row(&self, now: Time, queue: &Queue, whole: bool) -> Json {
+    fn row(&self, now: Time, at: u32, whole: bool) -> Json {
+        let queue = &self.queues[at as usize];
         let lines = || queue.lines.iter().map(|at| &self.lines[*at as usize]);
         let sum = |of: &dyn Fn(&super::Line) -> u64| lines().map(of).sum::<u64>();
         let fronts = lines().flat_map(|line| line.iter(false).next());
@@ -167,6 +168,9 @@ impl Queues {
             };
             row["groups"] = lines().map(group).collect();
             row["settings"] = json!(queue.settings);
+            if let Some(outlet) = self.about_outlet(at) {
+                row["outlet"] = outlet;
+            }
         }
         row
     }

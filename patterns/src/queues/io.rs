@@ -7,7 +7,7 @@ use smol_str::SmolStr;
 use super::Declaration;
 use crate::base::{Origin, PeerId, Refusal, RunId, WaitId};
 use crate::ops::{Delivered, Durability, Event, SendOptions, Settle};
-use crate::store::{Ask, Told};
+use crate::store::{Ask, Message, Told};
 use crate::values::Body;
 
 /// Who sends a message.
@@ -26,6 +26,40 @@ pub enum Sender {
     Socket,
     /// A publisher, who is answered for the event already.
     Publisher,
+}
+
+/// What an outlet has come to.
+#[derive(Debug)]
+pub enum OutletNews {
+    /// Its socket is bound, at this address, or why it cannot be.
+    Bound(Result<SmolStr, Refusal>),
+    /// Somebody takes what it sends, from now on.
+    Flows,
+    /// Nobody does, from now on.
+    Stalled,
+    /// So many messages of so many bytes have left.
+    Sent {
+        /// Messages.
+        messages: u32,
+        /// Their bytes.
+        bytes: u64,
+    },
+}
+
+/// What an outlet is to do.
+#[derive(Debug)]
+pub enum OutletTask {
+    /// There is to be a PUSH socket at this address.
+    Bind(SmolStr),
+    /// A message is to leave. It is done with: nobody else gets it, now or after a restart.
+    Push {
+        /// The topic it was sent to, else the queue.
+        name: SmolStr,
+        /// What.
+        message: Arc<Message>,
+    },
+    /// The socket is to go, with what it has not sent.
+    Close,
 }
 
 /// What happens to the queues.
@@ -139,6 +173,13 @@ pub enum Input {
         /// Which.
         peer: PeerId,
     },
+    /// There is news of an outlet.
+    Outlet {
+        /// Which.
+        at: PeerId,
+        /// What.
+        news: OutletNews,
+    },
     /// A connection's life has ended.
     Gone {
         /// Which.
@@ -166,6 +207,13 @@ pub enum Output {
         to: PeerId,
         /// What.
         delivered: Box<Delivered>,
+    },
+    /// Something for an outlet.
+    Outlet {
+        /// Which.
+        at: PeerId,
+        /// What.
+        task: OutletTask,
     },
     /// Answers a `consume`.
     Consumed {

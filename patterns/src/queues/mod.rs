@@ -5,6 +5,9 @@
 //! that ends with `ack`, `nack`, its time, or its consumer. Of a long line only the front is in
 //! memory. What is to survive is asked of the store ([`crate::store`]) as it happens, and answers
 //! that say so wait until the store has come that far.
+//!
+//! A queue may have an *outlet*, a PUSH socket of its own, which takes like a consumer and says
+//! nothing back.
 
 mod admin;
 mod confirm;
@@ -15,6 +18,7 @@ mod lane;
 mod line;
 #[cfg(test)]
 mod model;
+mod outlets;
 mod send;
 mod serve;
 mod settings;
@@ -39,8 +43,9 @@ use crate::store::Ask;
 use confirm::Confirm;
 use consumers::Consumers;
 use describe::Search;
-pub use io::{Input, Output, Sender};
+pub use io::{Input, OutletNews, OutletTask, Output, Sender};
 use line::Line;
+use outlets::Outlet;
 pub use settings::{Declaration, Kind, Settings, WhenFull};
 
 /// What is to be done at a time.
@@ -52,6 +57,8 @@ enum Timer {
     Consumer(u32),
     /// A call has waited long enough.
     Wait(WaitId),
+    /// Try to bind an outlet again.
+    Outlet(u32),
 }
 
 /// What has been counted since the start.
@@ -111,11 +118,26 @@ struct Wait {
     timer: TimerId,
 }
 
+/// What the owner of the broker has decided of queues.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Whether `send` and `consume` make a queue that is not there.
+    pub auto_create: bool,
+    /// Whether outlets may be bound where other machines reach them.
+    pub open_outlets: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { auto_create: true, open_outlets: false }
+    }
+}
+
 /// Every queue.
 #[derive(Debug)]
 pub struct Queues {
     limits: Limits,
-    auto_create: bool,
+    rules: Rules,
     queues: Slab<Queue>,
     by_name: Map<SmolStr, u32>,
     lines: Slab<Line>,
@@ -129,6 +151,8 @@ pub struct Queues {
     /// Consumers whose connections are gone, with what they had in hand.
     leaving: VecDeque<u32>,
     waits: Slab<Wait>,
+    outlets: Slab<Outlet>,
+    /// Of waits and outlets.
     serial: u32,
     /// Lines that may have something to hand out.
     hungry: VecDeque<u32>,
@@ -162,10 +186,10 @@ enum Fetch {
 impl Queues {
     /// No queues; what the store has comes as `Input::Stored`.
     #[must_use]
-    pub fn new(limits: Limits, auto_create: bool, seed: u64) -> Self {
+    pub fn new(limits: Limits, rules: Rules, seed: u64) -> Self {
         Self {
             limits,
-            auto_create,
+            rules,
             queues: Slab::new(),
             by_name: Map::with_hasher(seeded(seed)),
             lines: Slab::new(),
@@ -177,6 +201,7 @@ impl Queues {
             consumers: Consumers::new(seed ^ 0x72),
             leaving: VecDeque::new(),
             waits: Slab::new(),
+            outlets: Slab::new(),
             serial: 0,
             hungry: VecDeque::new(),
             budget: DELIVERIES_PER_TURN,
@@ -219,14 +244,9 @@ impl Queues {
             }
             Input::CancelWait(id) => self.cancel_wait(id, out),
             Input::Undelivered { id, refusal } => self.undelivered(now, id, refusal, out),
-            Input::Stalled { peer } => {
-                self.consumers.stall(peer, true);
-            }
-            Input::Flows { peer } => {
-                for at in self.consumers.stall(peer, false) {
-                    self.queue_up(at);
-                }
-            }
+            Input::Stalled { peer } => _ = self.consumers.stall(peer, true),
+            Input::Flows { peer } => self.flows(peer),
+            Input::Outlet { at, news } => self.outlet(now, at, news, out),
             Input::Gone { peer } => self.gone(peer),
             Input::End => self.end(out),
         }
@@ -254,6 +274,7 @@ impl Queues {
                     self.lapse(now, at, out);
                 }
                 Timer::Wait(id) => self.wait_due(id, out),
+                Timer::Outlet(slot) => self.bind_again(slot, out),
             }
         }
         self.serve(now, out);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use smol_str::{SmolStr, format_smolstr};
 
-use super::{Declaration, Input, Kind, Output, Queues, Sender};
+use super::{Declaration, Input, Kind, Output, Queues, Rules, Sender};
 use crate::base::{Limits, Origin, Out, PeerId, RunId, Time};
 use crate::ops::{Delivered, Durability, Event, SendOptions, Settle, Verdict};
 use crate::store::shelf::Shelf;
@@ -108,7 +108,7 @@ struct World {
 impl World {
     fn new(kind: Kind, durability: Durability) -> Self {
         let mut world = Self {
-            queues: Queues::new(Limits::default(), true, 1),
+            queues: Queues::new(Limits::default(), Rules::default(), 1),
             kind,
             durability,
             store: Shelf::default(),
@@ -343,7 +343,7 @@ impl World {
         for consumer in &mut self.consumers {
             *consumer = Consumer { generation: consumer.generation + 1, ..Consumer::default() };
         }
-        self.queues = Queues::new(Limits::default(), true, self.calls.into());
+        self.queues = Queues::new(Limits::default(), Rules::default(), self.calls.into());
         self.open();
         self.declare();
         self.sync();

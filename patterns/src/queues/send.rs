@@ -54,7 +54,7 @@ impl Queues {
     ) -> Result<Taken, Refusal> {
         let at = match self.find(name) {
             Ok(at) => at,
-            Err(refusal) if !self.auto_create => return Err(refusal),
+            Err(refusal) if !self.rules.auto_create => return Err(refusal),
             Err(_) => self.create(name, Settings::default(), out)?,
         };
         self.enqueue(now, at, event, options, out)

@@ -42,7 +42,7 @@ impl Queues {
         self.queue_up(at);
     }
 
-    fn attach(&mut self, peer: PeerId, line: u32) -> u32 {
+    pub(super) fn attach(&mut self, peer: PeerId, line: u32) -> u32 {
         let (at, new) = self.consumers.of(peer, line);
         if new {
             self.lines[line as usize].consumers += 1;
@@ -51,7 +51,7 @@ impl Queues {
     }
 
     /// The line of a group, made where it may be.
-    fn line_of(
+    pub(super) fn line_of(
         &mut self,
         name: &SmolStr,
         group: Option<&SmolStr>,
@@ -59,7 +59,7 @@ impl Queues {
     ) -> Result<u32, Refusal> {
         let queue = match self.find(name) {
             Ok(at) => at,
-            Err(refusal) if !self.auto_create => return Err(refusal),
+            Err(refusal) if !self.rules.auto_create => return Err(refusal),
             Err(_) => self.create(name, Settings::default(), out)?,
         };
         let lines = &self.queues[queue as usize].lines;
@@ -153,6 +153,13 @@ impl Queues {
         let line = consumer.line;
         self.lines[line as usize].takers.push_back(at);
         self.wake(line);
+    }
+
+    /// A connection takes something again.
+    pub(super) fn flows(&mut self, peer: PeerId) {
+        for at in self.consumers.stall(peer, false) {
+            self.queue_up(at);
+        }
     }
 
     /// A line may have something to hand out.
@@ -257,12 +264,15 @@ impl Queues {
     }
 
     fn deliver(&mut self, now: Time, at: u32, consumer: u32, entry: Entry, out: &mut Out<Output>) {
+        let Some(to) = self.consumers.get(consumer).map(|of| of.peer) else { return };
+        if to.as_outlet().is_some() {
+            return self.push_out(at, to, &entry, out);
+        }
         let message = entry.message.clone();
         let id = self.lease(now, at, consumer, entry, true);
         let line = &self.lines[at as usize];
         let queue = self.queues[line.queue as usize].name.clone();
         let attempt = message.attempts + 1;
-        let Some(to) = self.consumers.get(consumer).map(|of| of.peer) else { return };
         let delivered = Box::new(Delivered { queue, id, attempt, message });
         out.push(Output::Deliver { to, delivered });
         self.queue_up(consumer);

@@ -58,6 +58,9 @@ pub struct Settings {
     pub dedup_ms: u64,
     /// Patterns of the topics it gets, in order.
     pub bind: Vec<SmolStr>,
+    /// Where a PUSH socket of its own is bound, `tcp://ADDRESS:PORT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outlet: Option<SmolStr>,
 }
 
 impl Default for Settings {
@@ -74,6 +77,7 @@ impl Default for Settings {
             when_full: WhenFull::Refuse,
             dedup_ms: 120_000,
             bind: Vec::new(),
+            outlet: None,
         }
     }
 }
@@ -103,6 +107,8 @@ pub struct Declaration {
     pub dedup_ms: Option<u64>,
     /// See [`Settings::bind`].
     pub bind: Option<Vec<SmolStr>>,
+    /// See [`Settings::outlet`].
+    pub outlet: Option<SmolStr>,
 }
 
 /// What a queue in memory holds unless more is asked for, bytes.
@@ -130,6 +136,7 @@ impl Declaration {
             when_full: self.when_full.unwrap_or(by_default.when_full),
             dedup_ms: self.dedup_ms.unwrap_or(by_default.dedup_ms),
             bind: self.bind.clone().unwrap_or_default(),
+            outlet: self.outlet.clone(),
         }
     }
 
@@ -153,6 +160,9 @@ impl Declaration {
         compare!(when_full, dedup_ms, bind);
         if self.ttl_ms.is_some() && self.ttl_ms != settings.ttl_ms {
             return differs("ttl_ms", &self.ttl_ms, &settings.ttl_ms);
+        }
+        if self.outlet.is_some() && self.outlet != settings.outlet {
+            return differs("outlet", &self.outlet, &settings.outlet);
         }
         Ok(())
     }

@@ -59,6 +59,7 @@ impl Queues {
     /// What is not safe yet may be lost, so that only the store knows what there is.
     fn store_failed(&mut self, refusal: &Refusal, out: &mut Out<Output>) {
         self.failed = Some(refusal.clone());
+        self.keep_back();
         self.confirm.fail(refusal, out);
         for (_, search) in std::mem::take(&mut self.searches) {
             out.push(Output::Done { origin: search.origin, outcome: Err(refusal.clone()) });
@@ -105,6 +106,7 @@ impl Queues {
             }
             self.wake(at);
         }
+        self.bind_outlets(out);
     }
 
     /// The line of that number, made if it is new here.

@@ -469,6 +469,147 @@ fn routes(#[case] script: &str) {
     check(script);
 }
 
+#[rstest]
+// Nothing is taken before somebody listens; it leaves once the store has forgotten it.
+#[case::takes(
+    r#"
+    c1 calls a mpreg.queue.declare {"name":"jobs","outlet":"tcp://127.0.0.1:7500"}
+    → outlet 0 bind tcp://127.0.0.1:7500
+    outlet 0 bound tcp://127.0.0.1:7500
+    → c1 result a {"queue":"jobs","created":true,"settings":{"durability":"fsync","kind":"fifo",
+        "max_attempts":10,"lease_ms":30000,"backoff_ms":1000,"ttl_ms":null,"max_count":100000000,
+        "max_bytes":68719476736,"when_full":"refuse","dedup_ms":120000,"bind":[],
+        "outlet":"tcp://127.0.0.1:7500"},"outlet":{"endpoint":"tcp://127.0.0.1:7500","error":null,
+        "delivery":"at_most_once","on_their_way":0,"sent":0}}
+    c1 sends b jobs 1
+    → c1 sent b fsync 1
+    store waits
+    outlet 0 flows
+    store syncs
+    → outlet 0 push jobs 1
+    c1 calls c mpreg.queue.stats {"name":"jobs"}
+    → c1 result c {"queue":"jobs","durability":"fsync","ready":0,"in_flight":0,"delayed":0,"dead":0,
+        "bytes":0,"consumers":1,"oldest_ms":null,"counters":{"enqueued":1,"delivered":1,
+        "redelivered":0,"acked":1,"nacked":0,"lapsed":0,"dead":0,"dropped":0,"refused":0,
+        "repeated":0,"unroutable":0,"damaged":0},"groups":[{"group":null,"ready":0,"in_flight":0,
+        "delayed":0,"dead":0,"consumers":1}],"settings":{"durability":"fsync","kind":"fifo",
+        "max_attempts":10,"lease_ms":30000,"backoff_ms":1000,"ttl_ms":null,"max_count":100000000,
+        "max_bytes":68719476736,"when_full":"refuse","dedup_ms":120000,"bind":[],
+        "outlet":"tcp://127.0.0.1:7500"},"outlet":{"endpoint":"tcp://127.0.0.1:7500","error":null,
+        "delivery":"at_most_once","on_their_way":1,"sent":0}}
+    outlet 0 sent 1
+    c1 calls d mpreg.queue.stats {"name":"jobs"}
+    → c1 result d {"queue":"jobs","durability":"fsync","ready":0,"in_flight":0,"delayed":0,"dead":0,
+        "bytes":0,"consumers":1,"oldest_ms":null,"counters":{"enqueued":1,"delivered":1,
+        "redelivered":0,"acked":1,"nacked":0,"lapsed":0,"dead":0,"dropped":0,"refused":0,
+        "repeated":0,"unroutable":0,"damaged":0},"groups":[{"group":null,"ready":0,"in_flight":0,
+        "delayed":0,"dead":0,"consumers":1}],"settings":{"durability":"fsync","kind":"fifo",
+        "max_attempts":10,"lease_ms":30000,"backoff_ms":1000,"ttl_ms":null,"max_count":100000000,
+        "max_bytes":68719476736,"when_full":"refuse","dedup_ms":120000,"bind":[],
+        "outlet":"tcp://127.0.0.1:7500"},"outlet":{"endpoint":"tcp://127.0.0.1:7500","error":null,
+        "delivery":"at_most_once","on_their_way":0,"sent":1}}
+    c1 calls e mpreg.queue.delete {"name":"jobs"}
+    → outlet 0 close
+    store syncs
+    → c1 result e {"queue":"jobs","messages":0}
+    c1 calls f mpreg.queue.declare {"name":"other","outlet":"tcp://127.0.0.1:7500"}
+    → outlet 1 bind tcp://127.0.0.1:7500
+    outlet 1 bound tcp://127.0.0.1:7500
+    outlet 1 flows
+    c1 sends g other 1 quietly
+    store syncs
+    → c1 result f {"queue":"other","created":true,"settings":{"durability":"fsync","kind":"fifo",
+        "max_attempts":10,"lease_ms":30000,"backoff_ms":1000,"ttl_ms":null,"max_count":100000000,
+        "max_bytes":68719476736,"when_full":"refuse","dedup_ms":120000,"bind":[],
+        "outlet":"tcp://127.0.0.1:7500"},"outlet":{"endpoint":"tcp://127.0.0.1:7500","error":null,
+        "delivery":"at_most_once","on_their_way":0,"sent":0}}
+    → outlet 1 push other 1
+    "#
+)]
+#[case::refuses(
+    r#"
+    c1 calls a mpreg.queue.declare {"name":"jobs","outlet":"tcp://10.0.0.1:7500"}
+    → c1 error a not_supported: tcp://10.0.0.1:7500 can be reached from other machines and nothing
+        protects it yet; start the broker with --insecure if the network is trusted [outlet]
+    c1 calls a mpreg.queue.declare {"name":"jobs","outlet":"ipc:///tmp/x"}
+    → c1 error a bad_args: `outlet` takes an IP address and a port: tcp://127.0.0.1:7500 [outlet]
+    c1 calls a mpreg.queue.declare {"name":"jobs","outlet":"tcp://127.0.0.1:7500"}
+    → outlet 0 bind tcp://127.0.0.1:7500
+    outlet 0 fails it is taken
+    → outlet 0 close
+    → c1 error a cannot_bind: it is taken
+    c1 calls b mpreg.queue.stats {"name":"jobs"}
+    → c1 error b unknown_queue: there is no queue jobs [queue]
+    c1 calls c mpreg.queue.declare {"name":"jobs","outlet":"tcp://127.0.0.1:7500"}
+    → outlet 1 bind tcp://127.0.0.1:7500
+    c2 sends d jobs 1
+    → c2 sent d fsync 1
+    outlet 1 bound tcp://127.0.0.1:7500
+    → outlet 1 close
+    → c1 error c queue_differs: its outlet is None, not Some("tcp://127.0.0.1:7500") [outlet]
+    "#
+)]
+// Its turn comes as that of any consumer, and it takes nothing while it is blocked.
+#[case::shares(
+    r#"
+    c1 calls a mpreg.queue.declare {"name":"jobs","durability":"memory",
+        "outlet":"tcp://127.0.0.1:0"}
+    → outlet 0 bind tcp://127.0.0.1:0
+    outlet 0 bound tcp://127.0.0.1:7500
+    → c1 result a {"queue":"jobs","created":true,"settings":{"durability":"memory","kind":"fifo",
+        "max_attempts":10,"lease_ms":30000,"backoff_ms":1000,"ttl_ms":null,"max_count":100000000,
+        "max_bytes":1073741824,"when_full":"refuse","dedup_ms":120000,"bind":[],
+        "outlet":"tcp://127.0.0.1:0"},"outlet":{"endpoint":"tcp://127.0.0.1:7500","error":null,
+        "delivery":"at_most_once","on_their_way":0,"sent":0}}
+    outlet 0 flows
+    w1 consumes jobs credit=9
+    → w1 consumed jobs, credit 9
+    c1 sends b jobs 1 quietly
+    → outlet 0 push jobs 1
+    c1 sends c jobs 2 quietly
+    → w1 deliver jobs 2
+    c1 sends d jobs 3 quietly
+    → outlet 0 push jobs 3
+    outlet 0 stalls
+    c1 sends e jobs 4 quietly
+    → w1 deliver jobs 4
+    c1 sends f jobs 5 quietly
+    → w1 deliver jobs 5
+    w1 dies
+    outlet 0 flows
+    → outlet 0 push jobs 2
+    → outlet 0 push jobs 4
+    → outlet 0 push jobs 5
+    outlet 0 sent 5
+    "#
+)]
+// What waits for the store is not sent when that fails, and comes back if it was not deleted.
+#[case::outlives(
+    r#"
+    c1 calls a mpreg.queue.declare {"name":"jobs","outlet":"tcp://127.0.0.1:7500"}
+    → outlet 0 bind tcp://127.0.0.1:7500
+    outlet 0 bound tcp://127.0.0.1:7500
+    → c1 result a {"queue":"jobs","created":true,"settings":{"durability":"fsync","kind":"fifo",
+        "max_attempts":10,"lease_ms":30000,"backoff_ms":1000,"ttl_ms":null,"max_count":100000000,
+        "max_bytes":68719476736,"when_full":"refuse","dedup_ms":120000,"bind":[],
+        "outlet":"tcp://127.0.0.1:7500"},"outlet":{"endpoint":"tcp://127.0.0.1:7500","error":null,
+        "delivery":"at_most_once","on_their_way":0,"sent":0}}
+    c1 sends b jobs 1
+    → c1 sent b fsync 1
+    store waits
+    outlet 0 flows
+    store fails
+    store opens
+    store syncs
+    store syncs
+    → outlet 0 push jobs 1
+    outlet 0 sent 1
+    "#
+)]
+fn outlets(#[case] script: &str) {
+    check(script);
+}
+
 /// So much in hand that nothing more is handed out.
 #[test]
 fn what_is_in_hand_has_a_bound() {

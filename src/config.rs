@@ -77,6 +77,9 @@ pub struct RetainConfig {
     /// How much, bytes.
     #[serde(default = "RetainConfig::max_bytes")]
     pub max_bytes: usize,
+    /// Whether they are on disk too.
+    #[serde(default = "RetainConfig::store")]
+    pub store: bool,
 }
 
 impl RetainConfig {
@@ -91,6 +94,10 @@ impl RetainConfig {
     const fn max_bytes() -> usize {
         64 << 20
     }
+
+    const fn store() -> bool {
+        true
+    }
 }
 
 impl TopicsConfig {
@@ -101,9 +108,9 @@ impl TopicsConfig {
             return Err(wrong(format!("takes {RETAIN_RULES} rules at most")));
         }
         let read = |rule: &RetainConfig| {
-            let &RetainConfig { max_age_ms, max_count, max_bytes, .. } = rule;
+            let &RetainConfig { max_age_ms, max_count, max_bytes, store: stored, .. } = rule;
             let pattern = Pattern::parse(&rule.pattern).map_err(|no| wrong(no.message.into()))?;
-            Ok(Retain { pattern, max_age_ms, max_count, max_bytes })
+            Ok(Retain { pattern, max_age_ms, max_count, max_bytes, stored })
         };
         self.retain.iter().map(read).collect()
     }

@@ -151,11 +151,13 @@ impl Core {
         let mut drain_until = None;
         loop {
             let now = self.now();
-            let mut more = self.read(now);
-            more |= self.read_publishers(now);
-            more |= self.read_subscribers(now);
-            more |= self.read_pushers(now);
-            more |= self.read_store(now);
+            let mut more = self.read_store(now);
+            if !self.node.is_beginning() {
+                more |= self.read(now);
+                more |= self.read_publishers(now);
+                more |= self.read_subscribers(now);
+                more |= self.read_pushers(now);
+            }
             self.tick(now);
             more |= self.write_outlets(now);
             self.write(now);

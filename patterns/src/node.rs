@@ -26,6 +26,7 @@ use crate::ops::{Call, Hello, Offer, ProgressReply, Reply, Request};
 use crate::queues::{self as queue, Queues};
 use crate::requests::{Requests, Target};
 use crate::rpc::{self, Origin, Rpc};
+use crate::store::Ledger;
 use crate::topics::{self as topic, Family, Retain, Topics};
 use crate::values::{Body, Value};
 pub use io::{Input, Output};
@@ -67,6 +68,7 @@ pub struct Node {
     topic_out: Out<topic::Output>,
     queues: Queues,
     queue_out: Out<queue::Output>,
+    ledger: Ledger,
     ids: Ids,
     /// Peers that said who they are, by slot: they hear when the broker goes down.
     known: Map<u32, (PeerId, Option<SmolStr>)>,
@@ -97,6 +99,7 @@ impl Node {
             topic_out: Out::new(),
             queues: Queues::new(limits.clone(), rules.queues, seed ^ 0x56),
             queue_out: Out::new(),
+            ledger: Ledger::default(),
             ids: Ids::new(seed ^ 0x55),
             known: Map::default(),
             abandoned: VecDeque::new(),
@@ -140,7 +143,7 @@ impl Node {
             }
             Input::Push { event } => self.push(now, event),
             Input::Returned { id, refusal } => self.returned(now, id, refusal),
-            Input::Stored(told) => self.queue(now, queue::Input::Stored(told)),
+            Input::Stored(told) => self.stored(now, told),
             Input::Outlet { at, news } => self.queue(now, queue::Input::Outlet { at, news }),
             Input::Stalled { peer } => {
                 self.topic(now, topic::Input::Stalled { peer });
@@ -213,6 +216,18 @@ impl Node {
     #[must_use]
     pub fn is_behind(&self) -> bool {
         self.topics.is_behind()
+    }
+
+    /// Whether so much waits for the disk that no more should be read where nobody is answered.
+    #[must_use]
+    pub const fn awaits_disk(&self) -> bool {
+        self.ledger.is_behind()
+    }
+
+    /// Whether it begins, and does not know yet what it has: nothing should be read from peers.
+    #[must_use]
+    pub fn is_beginning(&self) -> bool {
+        self.topics.is_reading()
     }
 
     /// Whether it takes nothing new.

@@ -23,6 +23,10 @@ impl Core {
 
     /// Reads what PUSH sockets have sent, up to a bound. True when more may be waiting.
     pub(super) fn read_pushers(&mut self, now: Time) -> bool {
+        if self.node.awaits_disk() {
+            // The store rings when it has come further.
+            return false;
+        }
         let Self { push, node, out, traffic, .. } = self;
         let read = push.receive_some(MESSAGES_PER_TURN, BYTES_PER_TURN as usize, |received| {
             traffic.pushed_in += 1;

@@ -19,6 +19,10 @@ impl Core {
             if self.node.is_behind() {
                 return true;
             }
+            if self.node.awaits_disk() {
+                // The store rings when it has come further.
+                return false;
+            }
             let published = match self.publish.receive() {
                 Ok(Some(published)) => published,
                 Ok(None) => return false,

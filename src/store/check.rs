@@ -304,10 +304,10 @@ fn set_aside(key: &[u8]) -> Option<Damage> {
     Some(Damage { line, queue: None, seq, what: "set aside when it was read".into() })
 }
 
-/// The queue that a line says it belongs to.
+/// The queue that a line says it belongs to, or the pattern of a log.
 fn queue(about: &Bytes) -> Option<String> {
     let about: serde_json::Value = serde_json::from_slice(about).ok()?;
-    about["queue"].as_str().map(str::to_owned)
+    about["queue"].as_str().or_else(|| about["log"].as_str()).map(str::to_owned)
 }
 
 /// A new store that takes what was rescued.

@@ -76,6 +76,39 @@ fn a_replay_joins_live_events_without_gap_or_repeat() {
     assert_eq!(next_seq(&watch), EVENTS + 1);
 }
 
+/// A log goes on where it was, without what was published in the last moment, after a kill -9 in
+/// the middle of it all.
+#[test]
+fn a_log_outlives_the_broker() {
+    let _turn = turn();
+    let data = tempfile::tempdir().unwrap();
+    let config = data.path().join("mpreg.toml");
+    std::fs::write(&config, KEPT).unwrap();
+    let start = || Broker::at(&["--port", "0", "--config", config.to_str().unwrap()], data.path());
+    let mut kept = 0;
+    for life in 1..=3 {
+        let mut broker = start();
+        let peer = Raw::dealer(&broker.door);
+        let follower = Raw::dealer(&broker.door);
+        follower.subscribe(&["kept.#"], &json!({ "replay": "all", "credit": 60_000 }));
+        for number in 1..=kept {
+            let event = follower.recv();
+            assert_eq!((&event["seq"], &event["payload"]), (&json!(number), &json!(number)));
+        }
+        for number in kept + 1..kept + 1_000 {
+            peer.publish("kept.a", &json!(number));
+            let event = follower.recv();
+            assert_eq!((&event["seq"], &event["payload"]), (&json!(number), &json!(number)));
+        }
+        broker.process.kill();
+        drop(broker);
+        let broker = start();
+        let next = next_seq(&Raw::dealer(&broker.door)) - 1;
+        assert!((kept + 1..kept + 1_000).contains(&next), "{next} after {kept}, life {life}");
+        kept = next;
+    }
+}
+
 /// Starts a graph, whose reply comes later.
 fn start(peer: &Raw, id: &str, steps: &Json) {
     peer.send(&json!({ "op": "graph", "id": id, "steps": steps }));

@@ -99,6 +99,7 @@ pub(crate) fn rules(rng: &mut Rng) -> Vec<Retain> {
         max_age_ms,
         max_count,
         max_bytes,
+        stored: false,
     };
     let few = [3, 20, 300][rng.below(3)];
     vec![

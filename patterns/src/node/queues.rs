@@ -10,6 +10,8 @@ use crate::builtins::QueueAsk;
 use crate::ops::{Durability, Event, Reply, Send, SendOptions};
 use crate::queues::{Input, Output as Told, Sender};
 use crate::requests::{Requests, Target};
+use crate::store::{self, Ask, LOGS, Ledger};
+use crate::topics;
 use crate::values::{Body, Value};
 
 impl Node {
@@ -102,7 +104,12 @@ impl Node {
 
     pub(super) fn queue_output(&mut self, now: Time, output: Told, out: &mut Out<Output>) {
         match output {
-            Told::Store(ask) => out.push(Output::Store(ask)),
+            Told::Store(ask) => {
+                if !matches!(ask, Ask::Fetch { .. }) {
+                    self.ledger.queues_write();
+                }
+                out.push(Output::Store(ask));
+            }
             Told::Outlet { at, task } => out.push(Output::Outlet { at, task }),
             Told::Deliver { to, delivered } => send(out, to, Reply::Deliver(delivered)),
             Told::Sent { by, outcome } => self.sent(now, by, outcome, out),
@@ -162,6 +169,33 @@ impl Node {
             (Sender::Socket, Err(error)) => self.refused(now, "push", None, &error),
             (_, _) => {}
         }
+    }
+
+    /// What the store tells goes to whom it is about.
+    pub(super) fn stored(&mut self, now: Time, told: store::Told) {
+        let for_queues = match told {
+            store::Told::Opened { lines } => {
+                self.ledger = Ledger::default();
+                let (logs, queues) = lines.into_iter().partition(|line| line.line >= LOGS);
+                let opened = store::Told::Opened { lines: logs };
+                self.topic(now, topics::Input::Stored(opened));
+                store::Told::Opened { lines: queues }
+            }
+            store::Told::Synced { writes } => {
+                store::Told::Synced { writes: self.ledger.synced(writes) }
+            }
+            store::Told::Fetched { fetch, .. } if fetch >= LOGS => {
+                return self.topic(now, topics::Input::Stored(told));
+            }
+            store::Told::Failed { refusal } => {
+                self.ledger = Ledger::default();
+                let failed = store::Told::Failed { refusal: refusal.clone() };
+                self.topic(now, topics::Input::Stored(failed));
+                store::Told::Failed { refusal }
+            }
+            told @ store::Told::Fetched { .. } => told,
+        };
+        self.queue(now, Input::Stored(for_queues));
     }
 
     /// A delivery could not be handed to its consumer's connection.

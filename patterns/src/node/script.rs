@@ -78,6 +78,16 @@ struct Peer {
     runs: Vec<(String, RunId, bool)>,
 }
 
+fn broker(limits: &Limits, rules: &Rules) -> Node {
+    let about = About {
+        node: "n1".into(),
+        version: "0.1.0".into(),
+        epoch: 7,
+        endpoints: serde_json::json!({}),
+    };
+    Node::new(about, limits.clone(), rules, 1)
+}
+
 /// A broker and the peers around it.
 pub(crate) struct Stage {
     pub(crate) node: Node,
@@ -86,6 +96,8 @@ pub(crate) struct Stage {
     peers: Vec<Peer>,
     pub(crate) lines: Vec<String>,
     held: bool,
+    /// How its broker is made.
+    made: (Limits, Rules),
     store: Shelf,
     outlets: outlets::Outlets,
     /// Whether the store does nothing until it is told to.
@@ -98,15 +110,10 @@ impl Stage {
     }
 
     fn keeping(limits: Limits, keep: &[Retain]) -> Self {
-        let about = About {
-            node: "n1".into(),
-            version: "0.1.0".into(),
-            epoch: 7,
-            endpoints: serde_json::json!({}),
-        };
         let rules = Rules { retain: keep.to_vec(), ..Rules::default() };
         let mut stage = Self {
-            node: Node::new(about, limits, &rules, 1),
+            node: broker(&limits, &rules),
+            made: (limits, rules),
             now: Time { mono_ns: 1_000_000_000, wall_ms: 1_700_000_000_000 },
             out: Out::new(),
             peers: Vec::new(),
@@ -121,6 +128,18 @@ impl Stage {
         stage
     }
 
+    /// The broker is killed, and another one begins with what the store has.
+    fn restart(&mut self) {
+        for peer in &mut self.peers {
+            peer.id.generation += 1;
+            peer.runs.clear();
+        }
+        self.store.fail();
+        self.node = broker(&self.made.0, &self.made.1);
+        let opened = self.store.open();
+        self.input(Input::Stored(opened));
+    }
+
     /// Plays one line and notes it with its answers.
     pub(crate) fn play(&mut self, line: &str) {
         self.lines.push(line.to_owned());
@@ -133,6 +152,7 @@ impl Stage {
             "drain" => return self.input(Input::Drain),
             "end" => return self.input(Input::End),
             "keep" => return,
+            "restart" => return self.restart(),
             "socket" => return self.input(topics::of_socket(&mut words)),
             "store" => return self.play_store(words.word()),
             "outlet" => return self.play_outlet(&mut words),

@@ -8,6 +8,7 @@ use crate::base::{JobId, Out, PeerId, Refusal, RunId, Time};
 use crate::ops::{Publish, Reply, Subscribe};
 use crate::requests::Requests;
 use crate::rpc::Origin;
+use crate::store::Ask;
 use crate::topics::{Family, Input, Output as Told, Publisher, WaitAsk};
 use crate::values::{Body, Value};
 
@@ -65,6 +66,12 @@ impl Node {
             }
             Told::Subscribed { to, id, op, outcome: Err(error) } => {
                 send(out, to, error_reply(id, Some(op), error));
+            }
+            Told::Store(ask) => {
+                if !matches!(ask, Ask::Fetch { .. }) {
+                    self.ledger.log_writes();
+                }
+                out.push(Output::Store(ask));
             }
             Told::Begun { origin, wait } => self.begun(now, origin, JobId::Wait(wait)),
             Told::Done { origin, outcome } => {

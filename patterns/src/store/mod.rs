@@ -4,6 +4,7 @@
 //! what one group of one queue has; its messages stand in *lanes*, ordered by when they are due and
 //! then by number. Nobody waits for the store: it tells how far it has come.
 
+mod ledger;
 #[cfg(test)]
 pub(crate) mod shelf;
 
@@ -14,6 +15,7 @@ use smol_str::SmolStr;
 
 use crate::base::Refusal;
 use crate::ops::Event;
+pub use ledger::{LOGS, Ledger};
 
 /// Lanes from 0 hold what is ready, by falling priority: 9 minus the priority.
 pub const LANES_READY: u8 = 10;

@@ -181,6 +181,7 @@ impl Topics {
     ) -> Result<Cursor, Refusal> {
         let log = self.log_of(pattern)?;
         self.logs[log as usize].trim(now.wall_ms);
+        self.changed(log);
         Ok(Cursor::new(log, &self.logs[log as usize], pattern.clone(), replay))
     }
 }

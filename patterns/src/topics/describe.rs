@@ -74,6 +74,7 @@ impl Topics {
     pub fn history(&mut self, now: Time, ask: &HistoryAsk) -> Result<Body, Refusal> {
         let log = self.log_of(&ask.pattern)?;
         self.logs[log as usize].trim(now.wall_ms);
+        self.changed(log);
         let found = match ask.from {
             _ if ask.per_topic => self.last_of_each(log, ask),
             Replay::Last(count) => self.last(log, ask, count as usize),

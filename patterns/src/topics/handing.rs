@@ -259,7 +259,7 @@ mod tests {
         fn new() -> Self {
             let pattern = Pattern::parse("a.#").unwrap();
             let (max_age_ms, max_count, max_bytes) = (1_000, 10, 10_000);
-            let keep = Retain { pattern, max_age_ms, max_count, max_bytes };
+            let keep = Retain { pattern, max_age_ms, max_count, max_bytes, stored: false };
             let topics = Topics::new(Limits::default(), &[keep], 7);
             Self { topics, now: Time { mono_ns: 1, wall_ms: 1 }, told: Vec::new() }
         }

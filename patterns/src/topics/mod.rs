@@ -18,6 +18,7 @@ mod handing;
 mod model;
 mod replay;
 mod retained;
+mod stored;
 mod subscribers;
 mod taxonomy;
 #[cfg(test)]
@@ -37,6 +38,7 @@ use crate::base::{
 };
 use crate::names::{Key, PatternIndex};
 use crate::ops::{Delivery, Event, Subscribe};
+use crate::store::{self, Told};
 use crate::values::{Body, Value};
 
 use asks::Ask;
@@ -155,6 +157,8 @@ pub enum Input {
     },
     /// The outcome is no longer wanted.
     CancelWait(WaitId),
+    /// The store has come further with the logs.
+    Stored(Told),
     /// The broker goes down now: who waits gets an outcome.
     End,
 }
@@ -189,6 +193,8 @@ pub enum Output {
         /// Patterns held and credit in force, or why not all of it was done.
         outcome: Result<(u32, Option<u32>), Refusal>,
     },
+    /// Something for the store.
+    Store(store::Ask),
     /// The wait was accepted under this id. Always before its `Done`.
     Begun {
         /// Who waits.
@@ -255,6 +261,9 @@ pub struct Topics {
     /// By the slot of the connection.
     peers: Vec<Option<Box<Peer>>>,
     logs: Vec<Log>,
+    /// Logs that the store is to be told of.
+    unwritten: Vec<u32>,
+    store_is_open: bool,
     waits: Slab<Wait>,
     serial: u32,
     asks: VecDeque<Ask>,
@@ -291,6 +300,8 @@ impl Topics {
             by_text: Map::with_hasher(seeded(seed)),
             peers: Vec::new(),
             logs: Vec::new(),
+            unwritten: Vec::new(),
+            store_is_open: false,
             waits: Slab::new(),
             serial: 0,
             asks: VecDeque::new(),
@@ -339,8 +350,10 @@ impl Topics {
                 self.wait(now, origin, ask, deadline_ns, out);
             }
             Input::CancelWait(wait) => self.cancel_wait(wait, out),
+            Input::Stored(told) => self.stored(now, told, out),
             Input::End => self.end_waits(out),
         }
+        self.write_logs(out);
     }
 
     /// Goes on with what one turn could not do, and does what is due.
@@ -358,6 +371,7 @@ impl Topics {
         self.let_go();
         // Last: no log is read on while its last event is still being handed to those who are live.
         self.replay(out);
+        self.write_logs(out);
     }
 
     /// When `tick` next has work, in monotonic nanoseconds; 0 when there is work now.

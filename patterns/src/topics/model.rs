@@ -101,7 +101,7 @@ impl World {
     fn new(keep: usize) -> Self {
         let pattern = Pattern::parse("a.#").unwrap();
         let (max_age_ms, max_bytes) = (1 << 40, 1 << 30);
-        let rule = Retain { pattern, max_age_ms, max_count: keep, max_bytes };
+        let rule = Retain { pattern, max_age_ms, max_count: keep, max_bytes, stored: false };
         Self {
             topics: Topics::new(Limits::default(), &[rule], 1),
             out: Out::new(),

@@ -41,6 +41,10 @@ pub(super) struct Cursor {
 
 /// Whether a pattern matches an entry, and what that has cost, in entries.
 pub(super) fn look(pattern: &Pattern, event: &Event) -> (bool, usize) {
+    if event.topic.is_empty() {
+        // A hole, which `#` must not match.
+        return (false, 1);
+    }
     let (matches, steps) = pattern.look(&event.topic);
     (matches, steps.div_ceil(STEPS))
 }

@@ -1,10 +1,11 @@
 //! Logs: topics whose events are kept, within limits of age, number and size.
 //!
-//! In memory: they are gone with the process.
+//! In memory, and behind it [on disk](super::stored) unless the rule says otherwise.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::stored::Disk;
 use super::subscribers::Target;
 use super::{Timer, Topics};
 use crate::base::{Code, Refusal, Time};
@@ -27,6 +28,8 @@ pub struct Retain {
     pub max_count: usize,
     /// How much, bytes of topics, payloads and headers, with what each costs beside.
     pub max_bytes: usize,
+    /// Whether they are on disk too, and outlive the process.
+    pub stored: bool,
 }
 
 /// The events that were kept by one rule, oldest first.
@@ -41,11 +44,31 @@ pub(super) struct Log {
     pub(super) bytes: usize,
     /// Whether a deadline for its age is set.
     aging: bool,
+    /// Whether it has changed since the store was told.
+    pub(super) unwritten: bool,
+    /// Where it stands on disk, if it is to.
+    pub(super) disk: Option<Disk>,
 }
 
 impl Log {
-    fn new(rule: Retain, id: PatternId) -> Self {
-        Self { rule, id, events: VecDeque::new(), first: 1, bytes: 0, aging: false }
+    pub(super) fn new(rule: Retain, id: PatternId) -> Self {
+        let disk = rule.stored.then(Disk::default);
+        let (events, first, bytes) = (VecDeque::new(), 1, 0);
+        Self { rule, id, events, first, bytes, aging: false, unwritten: false, disk }
+    }
+
+    /// Lets an empty log go on counting.
+    pub(super) fn begin_at(&mut self, first: u64) {
+        if self.events.is_empty() {
+            self.first = first;
+        }
+    }
+
+    /// Puts older events before all others.
+    pub(super) fn lead(&mut self, first: u64, mut older: VecDeque<Arc<Event>>) {
+        self.bytes += older.iter().map(|event| event.bytes()).sum::<usize>();
+        older.append(&mut self.events);
+        (self.first, self.events) = (first, older);
     }
 
     /// The sequence number of the oldest event.
@@ -117,12 +140,21 @@ impl Topics {
         for log in 0..self.logs.len() {
             if self.handing.found(self.logs[log].id) {
                 self.logs[log].append(now.wall_ms, event.clone());
+                self.changed(log as u32);
                 self.watch_age(now, log as u32);
             }
         }
     }
 
-    fn watch_age(&mut self, now: Time, log: u32) {
+    /// The store is to be told of a log, at the end of the turn.
+    pub(super) fn changed(&mut self, log: u32) {
+        let kept = &mut self.logs[log as usize];
+        if kept.disk.is_some() && !std::mem::replace(&mut kept.unwritten, true) {
+            self.unwritten.push(log);
+        }
+    }
+
+    pub(super) fn watch_age(&mut self, now: Time, log: u32) {
         let kept = &mut self.logs[log as usize];
         if !kept.aging
             && let Some(left_ms) = kept.left_ms(now.wall_ms)
@@ -137,6 +169,7 @@ impl Topics {
         let kept = &mut self.logs[log as usize];
         kept.aging = false;
         kept.trim(now.wall_ms);
+        self.changed(log);
         self.watch_age(now, log);
     }
 

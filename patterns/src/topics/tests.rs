@@ -425,6 +425,127 @@ fn history(#[case] script: &str) {
     check(script);
 }
 
+#[rstest]
+// A log outlives the broker, and goes on counting.
+#[case::restart(
+    r#"
+    keep a.# count=3 stored
+    c1 publishes p a.1 1
+    → c1 published p
+    c1 publishes q a.2 2
+    → c1 published q
+    c1 publishes r a.3 3
+    → c1 published r
+    c1 publishes s a.4 4
+    → c1 published s
+    restart
+    c1 subscribes a.# credit=9 replay=all
+    → c1 subscribed 1, credit 9
+    → c1 event a.# a.2 #2 2
+    → c1 event a.# a.3 #3 3
+    → c1 event a.# a.4 #4 4
+    c1 publishes t a.5 5
+    → c1 event a.# a.5 #5 5
+    → c1 published t
+    restart
+    c1 calls h mpreg.topic.history {"pattern":"a.#"}
+    → c1 result h {"events":[{"topic":"a.3","seq":3,"message":"ULID","at_ms":1700000000000,
+        "payload":3},{"topic":"a.4","seq":4,"message":"ULID","at_ms":1700000000000,"payload":4},
+        {"topic":"a.5","seq":5,"message":"ULID","at_ms":1700000000000,"payload":5}],"first_seq":3,
+        "next_seq":6,"more":false}
+    "#
+)]
+// What was not on the disk yet is lost with the broker, and its numbers are given again.
+#[case::killed(
+    r#"
+    keep a.# stored
+    c1 publishes p a.1 1
+    → c1 published p
+    store waits
+    c1 publishes q a.2 2
+    → c1 published q
+    restart
+    store syncs
+    c1 calls h mpreg.topic.history {"pattern":"a.#"}
+    → c1 result h {"events":[{"topic":"a.1","seq":1,"message":"ULID","at_ms":1700000000000,
+        "payload":1}],"first_seq":1,"next_seq":2,"more":false}
+    c1 publishes r a.3 3
+    → c1 published r
+    "#
+)]
+// While the store fails the log is in memory; afterwards the disk has it all.
+#[case::fails(
+    r#"
+    keep a.# count=4 stored
+    c1 publishes p a.1 1
+    → c1 published p
+    c1 publishes q a.2 2
+    → c1 published q
+    store waits
+    c1 publishes r a.3 3
+    → c1 published r
+    store fails
+    c1 publishes s a.4 4
+    → c1 published s
+    c1 publishes t a.5 5
+    → c1 published t
+    c1 publishes u a.6 6
+    → c1 published u
+    store opens
+    store syncs
+    restart
+    store syncs
+    c1 calls h mpreg.topic.history {"pattern":"a.#"}
+    → c1 result h {"events":[{"topic":"a.3","seq":3,"message":"ULID","at_ms":1700000000000,
+        "payload":3},{"topic":"a.4","seq":4,"message":"ULID","at_ms":1700000000000,"payload":4},
+        {"topic":"a.5","seq":5,"message":"ULID","at_ms":1700000000000,"payload":5},{"topic":"a.6",
+        "seq":6,"message":"ULID","at_ms":1700000000000,"payload":6}],"first_seq":3,"next_seq":7,
+        "more":false}
+    "#
+)]
+// Queues hear of their own writes alone.
+#[case::both(
+    r#"
+    keep a.# stored
+    store waits
+    c1 sends x jobs 1
+    c1 publishes p a.1 1
+    → c1 published p
+    c1 sends y jobs 2
+    c1 publishes q a.2 2
+    → c1 published q
+    store syncs
+    → c1 sent x fsync 1
+    → c1 sent y fsync 1
+    "#
+)]
+// A rule that is new, and one whose log was emptied by age.
+#[case::age(
+    r#"
+    keep a.# age=100 stored
+    keep b.# stored
+    c1 publishes p a.1 1
+    → c1 published p
+    c1 publishes q b.1 1
+    → c1 published q
+    +200ms
+    restart
+    c1 calls h mpreg.topic.history {"pattern":"a.#"}
+    → c1 result h {"events":[],"first_seq":2,"next_seq":2,"more":false}
+    c1 calls i mpreg.topic.history {"pattern":"b.#"}
+    → c1 result i {"events":[{"topic":"b.1","seq":1,"message":"ULID","at_ms":1700000000000,
+        "payload":1}],"first_seq":1,"next_seq":2,"more":false}
+    c1 publishes r a.2 2
+    → c1 published r
+    c1 calls j mpreg.topic.history {"pattern":"a.#"}
+    → c1 result j {"events":[{"topic":"a.2","seq":2,"message":"ULID","at_ms":1700000000200,
+        "payload":2}],"first_seq":2,"next_seq":3,"more":false}
+    "#
+)]
+fn stored(#[case] script: &str) {
+    check(script);
+}
+
 /// `mpreg.topic.next` and `mpreg.topic.publish`, as calls and as steps.
 #[rstest]
 #[case::the_next(

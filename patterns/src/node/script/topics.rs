@@ -23,14 +23,18 @@ use crate::ops::{Delivery, Event, Publish, Replay, Request, Subscribe};
 use crate::topics::{Broadcast, Retain};
 use crate::values::{Kind, Value};
 
-/// `keep orders.# count=3 bytes=1000 age=100`, before anything else.
+/// `keep orders.# count=3 bytes=1000 age=100 stored`, before anything else.
 pub(super) fn rule(line: &str) -> Option<Retain> {
     let mut words = Words { rest: line.strip_prefix("keep ")? };
     let pattern = Pattern::parse(words.word()).expect("a pattern");
     let (max_age_ms, max_count, max_bytes) = (u64::MAX / 2, 1_000, 1_000_000);
-    let mut rule = Retain { pattern, max_age_ms, max_count, max_bytes };
+    let mut rule = Retain { pattern, max_age_ms, max_count, max_bytes, stored: false };
     while !words.rest.is_empty() {
         let word = words.word().to_owned();
+        if word == "stored" {
+            rule.stored = true;
+            continue;
+        }
         match word.split_once('=').expect("key=value") {
             ("count", count) => rule.max_count = count.parse().expect("a number"),
             ("bytes", bytes) => rule.max_bytes = bytes.parse().expect("a number"),

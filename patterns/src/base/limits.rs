@@ -109,6 +109,8 @@ pub const DEDUP_ENTRIES: usize = 1 << 20;
 pub const DEAD_PER_FETCH: u64 = 1_024;
 /// Most messages that one call of `mpreg.queue.peek` shows.
 pub const MESSAGES_PER_ANSWER: usize = 1_000;
+/// Most messages of queues that one graph takes. A few in tests, which then meet it.
+pub const MESSAGES_PER_GRAPH: usize = if cfg!(test) { 4 } else { 1_000 };
 /// Graphs that ended and can still be explained.
 pub const RECENT_GRAPHS: usize = 256;
 /// Most attempts `retry` may ask for.

@@ -80,6 +80,8 @@ pub enum QueueAsk {
     Next {
         /// Of which queue.
         name: SmolStr,
+        /// Of which of its groups.
+        group: Option<SmolStr>,
         /// How long to wait for it.
         timeout_ms: Option<u64>,
     },
@@ -96,6 +98,12 @@ fn name(field: &'static str, cursor: &mut Cursor<'_>) -> Result<SmolStr, Refusal
         return Err(Refusal::field(Code::ReservedName, field, message));
     }
     Ok(SmolStr::new(text))
+}
+
+/// A name of a group: any name, as in `consume`.
+fn group_name(cursor: &mut Cursor<'_>) -> Result<SmolStr, Refusal> {
+    let text = cursor.string().map_err(bad_args("group"))?;
+    if is_name(&text) { Ok(SmolStr::new(text)) } else { Err(no_name("group", &text)) }
 }
 
 /// A number of milliseconds or the like, from 1 on.
@@ -277,14 +285,15 @@ fn short(field: &'static str, cursor: &mut Cursor<'_>) -> Result<SmolStr, Refusa
 }
 
 fn next(call: &Call) -> Result<QueueAsk, Refusal> {
-    let (mut queue, mut timeout_ms) = (None, None);
+    let (mut queue, mut group, mut timeout_ms) = (None, None, None);
     kwargs(call, |key, cursor| {
         match key {
             "name" => queue = Some(name("name", cursor)?),
+            "group" => group = Some(group_name(cursor)?),
             "timeout_ms" => timeout_ms = Some(cursor.u64().map_err(bad_args("timeout_ms"))?),
             _ => return Ok(false),
         }
         Ok(true)
     })?;
-    Ok(QueueAsk::Next { name: queue.ok_or_else(|| missing("name"))?, timeout_ms })
+    Ok(QueueAsk::Next { name: queue.ok_or_else(|| missing("name"))?, group, timeout_ms })
 }

@@ -83,6 +83,7 @@ impl Graph {
             | Phase::Ready => "checking",
             Phase::Run if self.stopping => "stopping",
             Phase::Run => "running",
+            Phase::Settle => "settling",
             Phase::Answer if self.is_failed() => "failed",
             Phase::Answer => "done",
         };

@@ -98,6 +98,13 @@ pub enum Input {
         /// What it returned, or why not.
         outcome: Result<Body, Refusal>,
     },
+    /// What became of the messages a graph has taken.
+    Settled {
+        /// The graph's slot, as in `Output::Settle`.
+        graph: u32,
+        /// Whether it is so; if not, the graph has failed after all.
+        outcome: Result<(), Refusal>,
+    },
     /// The request was cancelled. `quiet` when nobody is left to answer.
     Cancel {
         /// The graph.
@@ -152,6 +159,13 @@ pub enum Output {
     Call(StepCall),
     /// A step's outcome is no longer wanted.
     CancelCall(JobId),
+    /// A graph that has taken messages of queues is at its end: they are done, or go back.
+    Settle {
+        /// The graph's slot.
+        graph: u32,
+        /// Why they go back, if so.
+        failure: Option<Refusal>,
+    },
     /// The reply, or a part of it; the request ends with the one that has no `more`.
     Reply {
         /// The request.
@@ -270,6 +284,7 @@ impl Graphs {
                 self.step_progress(graph, step, percent, note, out);
             }
             Input::Done { graph, step, outcome } => self.step_done(now, graph, step, outcome, out),
+            Input::Settled { graph, outcome } => self.settled(graph, outcome),
             Input::Cancel { graph, quiet } => {
                 self.cancel(graph, quiet);
                 // At once, so that credit that comes free is not given to a step nobody wants.
@@ -356,7 +371,7 @@ impl Graphs {
                 | Phase::Spread
                 | Phase::Fill
                 | Phase::Order => self.build(id, budget, out),
-                Phase::Placing => true,
+                Phase::Placing | Phase::Settle => true,
                 Phase::Ready => self.launch(now, id, out),
                 Phase::Run => self.step_slice(now, id, budget, out),
                 Phase::Answer => self.answer_slice(id, budget, out),

@@ -35,6 +35,8 @@ pub(super) enum Phase {
     Ready,
     /// Steps run.
     Run,
+    /// All steps have ended; messages that were taken are being settled.
+    Settle,
     /// The reply is put together.
     Answer,
 }
@@ -189,6 +191,8 @@ pub(super) struct Graph {
     pub(super) in_line: bool,
     /// Nobody is left to answer.
     pub(super) quiet: bool,
+    /// Some step has asked for a message of a queue.
+    pub(super) takes: bool,
     /// Bytes counted against the peer.
     pub(super) bytes: usize,
     pub(super) parts: VecDeque<PartReader>,
@@ -302,6 +306,7 @@ impl Graph {
             phase: Phase::Parse,
             in_line: true,
             quiet: false,
+            takes: false,
             bytes: 0,
             parts: VecDeque::new(),
             next_part: 0,

@@ -59,14 +59,10 @@ impl Graphs {
                 match graph.give_up_one(out) {
                     GivenUp::Timer(timer) => drop(self.deadlines.cancel(timer)),
                     GivenUp::Step => {}
-                    GivenUp::All => {
-                        graph.enter(Phase::Answer);
-                        return false;
-                    }
+                    GivenUp::All => return graph.close(out),
                 }
             } else if graph.remaining == 0 {
-                graph.enter(Phase::Answer);
-                return false;
+                return graph.close(out);
             } else if graph.running < window
                 && let Some(step) = graph.queue.pop_front()
             {
@@ -108,12 +104,28 @@ impl Graphs {
     /// A step's call was accepted. If the step was given up since it was handed out, so is its
     /// call: a call of a step never outlives the step, so that no later graph hears of it.
     pub(super) fn begun(&mut self, graph: u32, step: u32, job: JobId, out: &mut Out<Output>) {
-        let graph = self.graphs.get_mut(graph as usize);
+        let mut graph = self.graphs.get_mut(graph as usize);
+        if let Some(graph) = &mut graph {
+            graph.takes |= matches!(job, JobId::Take(_));
+        }
         let step = graph.and_then(|graph| graph.steps.get_mut(step as usize));
         match step.filter(|step| step.state == State::Running) {
             Some(step) => step.call = Some(job),
             None => out.push(Output::CancelCall(job)),
         }
+    }
+
+    /// What the graph had taken is settled, or cannot be: then nothing of it counts as done.
+    pub(super) fn settled(&mut self, graph: u32, outcome: Result<(), Refusal>) {
+        let graph = self.graphs.get_mut(graph as usize);
+        let Some(graph) = graph.filter(|graph| graph.phase == Phase::Settle) else { return };
+        if let Err(refusal) = outcome {
+            let message = format!("what it took counts as not acknowledged: {}", refusal.message);
+            graph.failure = Some((Refusal { message: message.into(), ..refusal }, None));
+        }
+        graph.enter(Phase::Answer);
+        let id = graph.id;
+        self.wake(id);
     }
 
     pub(super) fn step_done(
@@ -266,7 +278,7 @@ impl Graphs {
     fn stop(&mut self, id: GraphId, refusal: Refusal) {
         let Some(graph) = self.find(id) else { return };
         match graph.phase {
-            Phase::Answer => {}
+            Phase::Settle | Phase::Answer => {}
             Phase::Run => {
                 if !graph.stopping {
                     graph.failure = Some((refusal, None));
@@ -320,6 +332,26 @@ enum FallbackNow {
 }
 
 impl Graph {
+    /// All steps have ended. True when what was taken from queues has to be settled first.
+    fn close(&mut self, out: &mut Out<Output>) -> bool {
+        if !self.takes {
+            self.enter(Phase::Answer);
+            return false;
+        }
+        self.enter(Phase::Settle);
+        let cause = self.failure.as_ref().filter(|_| self.is_failed());
+        let failure = cause.map(|(refusal, step)| match step {
+            Some(step) => {
+                let name = &self.steps[*step as usize].name;
+                let message = format!("step {name}: {}", refusal.message);
+                Refusal { message: message.into(), ..refusal.clone() }
+            }
+            None => refusal.clone(),
+        });
+        out.push(Output::Settle { graph: self.id.slot, failure });
+        true
+    }
+
     fn compose_call(&self, now: Time, at: u32) -> Result<StepCall, Fault> {
         let step = &self.steps[at as usize];
         let options = step.extras.as_deref().map(|extras| extras.options.clone());

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use smol_str::SmolStr;
 
 use super::{Node, Output, error_reply, send};
-use crate::base::{Code, JobId, Origin, Out, PeerId, Refusal, RunId, Time};
+use crate::base::{JobId, Origin, Out, PeerId, Refusal, RunId, Time};
 use crate::builtins::QueueAsk;
+use crate::graph;
 use crate::ops::{Durability, Event, Reply, Send, SendOptions};
-use crate::queues::{Input, Output as Told, Sender};
+use crate::queues::{Holder, Input, Output as Told, Sender};
 use crate::requests::{Requests, Target};
 use crate::store::{self, Ask, LOGS, Ledger};
 use crate::topics;
@@ -86,16 +87,16 @@ impl Node {
                 let by = Sender::Origin(origin);
                 return self.queue(now, Input::Send { by, queue, event, options });
             }
-            QueueAsk::Next { name, timeout_ms } => {
-                if matches!(origin, Origin::Step { .. }) {
-                    let message = "a step cannot take a message in this version";
-                    Err(Refusal::new(Code::NotSupported, message))
-                } else {
-                    let own = timeout_ms.map(|ms| ms.saturating_mul(1_000_000));
-                    let own = own.map_or(u64::MAX, |ns| now.mono_ns.saturating_add(ns));
-                    let deadline_ns = deadline_ns.min(own);
-                    return self.queue(now, Input::Next { origin, peer, name, deadline_ns });
-                }
+            QueueAsk::Next { name, group, timeout_ms } => {
+                let holder = match origin {
+                    Origin::Step { graph, .. } => Holder::Graph(graph),
+                    Origin::Request(_) => Holder::Peer(peer),
+                };
+                let own = timeout_ms.map(|ms| ms.saturating_mul(1_000_000));
+                let own = own.map_or(u64::MAX, |ns| now.mono_ns.saturating_add(ns));
+                let deadline_ns = deadline_ns.min(own);
+                let input = Input::Next { origin, holder, name, group, deadline_ns };
+                return self.queue(now, input);
             }
         };
         let told = told.map(|json| Box::new(Body::plain(Value::from_serialize(&json))));
@@ -125,6 +126,10 @@ impl Node {
             }
             Told::Acked { to, id, outcome: Err(error) } => {
                 send(out, to, error_reply(Some(id), Some("ack"), error));
+            }
+            Told::Settled { graph, outcome } => {
+                let input = graph::Input::Settled { graph, outcome };
+                self.graphs.handle(now, input, &mut self.graph_out);
             }
             Told::Begun { origin, wait } => self.begun(now, origin, JobId::Take(wait)),
             Told::Done { origin, outcome } => {

@@ -226,7 +226,7 @@ impl Queues {
         let before = line.held.count;
         let lanes = line.clear(&mut self.memory);
         // What is in hand stays, so it is put again after its lane was cleared.
-        let kept: Vec<_> = self.consumers.places(at).map(|(entry, _)| entry.clone()).collect();
+        let kept: Vec<_> = self.consumers.held(at).cloned().collect();
         let line = &mut self.lines[at as usize];
         line.held.count = kept.len() as u64;
         line.held.bytes = kept.iter().map(lane::Entry::bytes).sum();

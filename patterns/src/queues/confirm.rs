@@ -47,6 +47,7 @@ impl Confirm {
             out.push(match answer {
                 Output::Sent { by, .. } => Output::Sent { by, outcome: Err(refusal) },
                 Output::Acked { to, id, .. } => Output::Acked { to, id, outcome: Err(refusal) },
+                Output::Settled { graph, .. } => Output::Settled { graph, outcome: Err(refusal) },
                 Output::Done { origin, .. } => Output::Done { origin, outcome: Err(refusal) },
                 other => other,
             });

@@ -2,26 +2,45 @@
 
 use slab::Slab;
 
+use super::Holder;
 use super::lane::Entry;
-use crate::base::{Ids, Map, PeerId, RunId, Time, TimerId};
+use crate::base::{Ids, Map, PeerId, Refusal, RunId, Time, TimerId};
 
 const NONE: u32 = u32::MAX;
 
-/// A connection that takes the messages of one line.
+/// Who takes the messages of one line: a connection, or a graph that asks for one at a time.
 #[derive(Debug)]
 pub(super) struct Consumer {
-    pub(super) peer: PeerId,
+    pub(super) holder: Holder,
     /// The line's index.
     pub(super) line: u32,
     pub(super) credit: u32,
     /// Deliveries that its credit was used for.
     pub(super) in_hand: u32,
+    /// Calls of `mpreg.queue.next` that wait for it.
+    pub(super) waits: u32,
     /// Whether it stands in the line's turn.
     pub(super) queued: bool,
     /// When the first of its leases ends, as far as a timer is set.
     pub(super) timer: Option<TimerId>,
     oldest: u32,
     newest: u32,
+}
+
+impl Consumer {
+    const fn new(holder: Holder, line: u32) -> Self {
+        Self {
+            holder,
+            line,
+            credit: 0,
+            in_hand: 0,
+            waits: 0,
+            queued: false,
+            timer: None,
+            oldest: NONE,
+            newest: NONE,
+        }
+    }
 }
 
 /// A message in hand.
@@ -44,6 +63,15 @@ struct Peer {
     stalled: bool,
 }
 
+/// What a graph has taken.
+#[derive(Debug, Default)]
+struct Taken {
+    consumers: Vec<u32>,
+    messages: usize,
+    /// Why it has not all of it any more.
+    lost: Option<Refusal>,
+}
+
 /// All consumers and all leases.
 ///
 /// The leases of a consumer form a chain in the order in which they end, since all are as long: so
@@ -53,6 +81,8 @@ pub(super) struct Consumers {
     all: Slab<Consumer>,
     leases: Slab<Lease>,
     peers: Map<u32, Peer>,
+    /// Graphs by their slots.
+    graphs: Map<u32, Taken>,
     /// By the slots of their connections, and their lines.
     by_line: Map<(u32, u32), u32>,
     ids: Ids,
@@ -63,28 +93,45 @@ pub(super) struct Consumers {
 impl Consumers {
     pub(super) fn new(seed: u64) -> Self {
         let (all, leases) = (Slab::new(), Slab::new());
-        let (peers, by_line) = (Map::default(), Map::default());
-        Self { all, leases, peers, by_line, ids: Ids::new(seed), bytes: 0 }
+        let (peers, graphs, by_line) = (Map::default(), Map::default(), Map::default());
+        Self { all, leases, peers, graphs, by_line, ids: Ids::new(seed), bytes: 0 }
     }
 
-    /// The consumer of a connection and a line, made if it is new. Whether it is.
-    pub(super) fn of(&mut self, peer: PeerId, line: u32) -> (u32, bool) {
+    /// The consumer of a line, made if it is new. Whether it is.
+    pub(super) fn of(&mut self, holder: Holder, line: u32) -> (u32, bool) {
+        let at = match holder {
+            Holder::Peer(peer) => self.of_peer(peer, line),
+            Holder::Graph(graph) => self.of_graph(graph, line),
+        };
+        if let Some(at) = at {
+            return (at, false);
+        }
+        let at = self.all.insert(Consumer::new(holder, line)) as u32;
+        match holder {
+            Holder::Peer(peer) => {
+                self.by_line.insert((peer.slot, line), at);
+                if let Some(known) = self.peers.get_mut(&peer.slot) {
+                    known.consumers.push(at);
+                }
+            }
+            Holder::Graph(graph) => self.graphs.entry(graph).or_default().consumers.push(at),
+        }
+        (at, true)
+    }
+
+    fn of_graph(&self, graph: u32, line: u32) -> Option<u32> {
+        let of_line = |at: &&u32| self.all.get(**at as usize).is_some_and(|of| of.line == line);
+        self.graphs.get(&graph)?.consumers.iter().find(of_line).copied()
+    }
+
+    fn of_peer(&mut self, peer: PeerId, line: u32) -> Option<u32> {
         let known = self.peers.entry(peer.slot).or_insert_with(|| Peer {
             peer,
             consumers: Vec::new(),
             stalled: false,
         });
         debug_assert_eq!(known.peer, peer, "an earlier life was not ended");
-        if let Some(&at) = self.by_line.get(&(peer.slot, line)) {
-            return (at, false);
-        }
-        let (credit, in_hand, queued, timer) = (0, 0, false, None);
-        let (oldest, newest) = (NONE, NONE);
-        let consumer = Consumer { peer, line, credit, in_hand, queued, timer, oldest, newest };
-        let at = self.all.insert(consumer) as u32;
-        known.consumers.push(at);
-        self.by_line.insert((peer.slot, line), at);
-        (at, true)
+        self.by_line.get(&(peer.slot, line)).copied()
     }
 
     pub(super) fn get(&mut self, at: u32) -> Option<&mut Consumer> {
@@ -93,8 +140,12 @@ impl Consumers {
 
     /// Whether a connection takes nothing for now.
     pub(super) fn is_stalled(&self, at: u32) -> bool {
-        let peer = self.all.get(at as usize).and_then(|of| self.peers.get(&of.peer.slot));
-        peer.is_some_and(|peer| peer.stalled)
+        match self.all.get(at as usize).map(|of| of.holder) {
+            Some(Holder::Peer(peer)) => {
+                self.peers.get(&peer.slot).is_some_and(|known| known.stalled)
+            }
+            Some(Holder::Graph(_)) | None => false,
+        }
     }
 
     /// Notes whether a connection takes anything. Its consumers.
@@ -128,12 +179,47 @@ impl Consumers {
     /// Forgets a consumer, which must have nothing in hand.
     pub(super) fn remove(&mut self, at: u32) -> Option<Consumer> {
         let consumer = self.all.try_remove(at as usize)?;
-        let slot = consumer.peer.slot;
-        if let Some(known) = self.peers.get_mut(&slot).filter(|known| known.peer == consumer.peer) {
-            known.consumers.retain(|other| *other != at);
-            self.by_line.remove(&(slot, consumer.line));
+        match consumer.holder {
+            Holder::Peer(peer) => {
+                let known = self.peers.get_mut(&peer.slot);
+                if let Some(known) = known.filter(|known| known.peer == peer) {
+                    known.consumers.retain(|other| *other != at);
+                    self.by_line.remove(&(peer.slot, consumer.line));
+                }
+            }
+            Holder::Graph(graph) => {
+                if let Some(taken) = self.graphs.get_mut(&graph) {
+                    taken.consumers.retain(|other| *other != at);
+                }
+            }
         }
         Some(consumer)
+    }
+
+    /// Messages a graph has taken or waits for.
+    pub(super) fn taken_by(&self, graph: u32) -> usize {
+        let Some(taken) = self.graphs.get(&graph) else { return 0 };
+        let waits = taken.consumers.iter().filter_map(|at| self.all.get(*at as usize));
+        taken.messages + waits.map(|of| of.waits as usize).sum::<usize>()
+    }
+
+    /// Notes that a consumer has lost what it has in hand, which matters to a graph alone.
+    pub(super) fn lose(&mut self, at: u32, why: &Refusal) {
+        let Some(consumer) = self.all.get(at as usize).filter(|of| of.oldest != NONE) else {
+            return;
+        };
+        if let Holder::Graph(graph) = consumer.holder
+            && let Some(taken) = self.graphs.get_mut(&graph)
+        {
+            taken.lost = Some(why.clone());
+        }
+    }
+
+    /// A graph has ended: its consumers, which may have messages in hand still, and why some of
+    /// what it took is lost to it, if so.
+    pub(super) fn graph_ended(&mut self, graph: u32) -> (Vec<u32>, Option<Refusal>) {
+        let taken = self.graphs.remove(&graph).unwrap_or_default();
+        (taken.consumers, taken.lost)
     }
 
     /// Puts a message into a consumer's hands.
@@ -148,12 +234,18 @@ impl Consumers {
         let slot = self.leases.vacant_key() as u32;
         let id = self.ids.marked(now, slot);
         self.bytes += entry.bytes();
-        let ends_ns = now.mono_ns.saturating_add(lease_ms.saturating_mul(1_000_000));
+        // That of a graph ends with the graph, which ends in time.
+        let ends_ns = match self.all.get(at as usize).map(|of| of.holder) {
+            Some(Holder::Graph(_)) => u64::MAX,
+            _ => now.mono_ns.saturating_add(lease_ms.saturating_mul(1_000_000)),
+        };
         let lease = Lease { id, consumer: at, entry, on_credit, ends_ns, prev: NONE, next: NONE };
         self.leases.insert(lease);
         self.link(slot);
-        if on_credit && let Some(consumer) = self.all.get_mut(at as usize) {
-            consumer.in_hand += 1;
+        let Some(consumer) = self.all.get_mut(at as usize) else { return id };
+        consumer.in_hand += u32::from(on_credit);
+        if let Holder::Graph(graph) = consumer.holder {
+            self.graphs.entry(graph).or_default().messages += 1;
         }
         id
     }
@@ -167,7 +259,7 @@ impl Consumers {
     pub(super) fn holds(&self, peer: PeerId, id: RunId) -> bool {
         let lease = self.find(id);
         let consumer = lease.and_then(|lease| self.all.get(lease.consumer as usize));
-        consumer.is_some_and(|consumer| consumer.peer == peer)
+        consumer.is_some_and(|consumer| consumer.holder == Holder::Peer(peer))
     }
 
     /// Takes a delivery out of its consumer's hands.
@@ -214,11 +306,11 @@ impl Consumers {
         self.all.len()
     }
 
-    /// Where the messages stand that consumers of a line have in hand.
-    pub(super) fn places(&self, line: u32) -> impl Iterator<Item = (&Entry, PeerId)> {
+    /// The messages of a line that somebody has in hand.
+    pub(super) fn held(&self, line: u32) -> impl Iterator<Item = &Entry> {
         self.leases.iter().filter_map(move |(_, lease)| {
             let consumer = self.all.get(lease.consumer as usize)?;
-            (consumer.line == line).then_some((&lease.entry, consumer.peer))
+            (consumer.line == line).then_some(&lease.entry)
         })
     }
 

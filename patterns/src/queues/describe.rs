@@ -291,8 +291,7 @@ impl Queues {
             search.moved = search.moved.map(|moved| moved + read);
         } else {
             // What is in somebody's hands stands in its lane still.
-            let in_hand: Set<Place> =
-                self.consumers.places(at).map(|(entry, _)| entry.place).collect();
+            let in_hand: Set<Place> = self.consumers.held(at).map(|entry| entry.place).collect();
             let ready = messages.into_iter().filter(|(place, _)| !in_hand.contains(place));
             search.found.extend(ready.map(|(place, message)| Entry { place, message }));
         }

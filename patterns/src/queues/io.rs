@@ -62,6 +62,15 @@ pub enum OutletTask {
     Close,
 }
 
+/// Who has messages in hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// A connection, which says what became of each in time.
+    Peer(PeerId),
+    /// A graph, by its slot: all of them are settled when it ends.
+    Graph(u32),
+}
+
 /// What happens to the queues.
 #[derive(Debug)]
 pub enum Input {
@@ -140,15 +149,24 @@ pub enum Input {
     Next {
         /// Who asks.
         origin: Origin,
-        /// The connection that is to have it in hand.
-        peer: PeerId,
+        /// Who is to have it in hand.
+        holder: Holder,
         /// Of which queue.
         name: SmolStr,
+        /// Of which of its groups.
+        group: Option<SmolStr>,
         /// Until when, monotonic nanoseconds.
         deadline_ns: u64,
     },
     /// Such a call is given up.
     CancelWait(WaitId),
+    /// A graph that has taken messages has ended.
+    Ended {
+        /// Its slot.
+        graph: u32,
+        /// Why it failed, if it did.
+        failure: Option<Refusal>,
+    },
     /// What became of messages in hand.
     Settle {
         /// In whose hands.
@@ -234,6 +252,13 @@ pub enum Output {
         id: SmolStr,
         /// Of which it is so now, and which were not in hand; or why it is not.
         outcome: Result<(Vec<RunId>, Vec<RunId>), Refusal>,
+    },
+    /// The messages of a graph are settled, and that is safe; or why its end does not count.
+    Settled {
+        /// The graph's slot.
+        graph: u32,
+        /// Which of both.
+        outcome: Result<(), Refusal>,
     },
     /// A call waits for a message, and can be given up.
     Begun {

@@ -43,7 +43,7 @@ use crate::store::Ask;
 use confirm::Confirm;
 use consumers::Consumers;
 use describe::Search;
-pub use io::{Input, OutletNews, OutletTask, Output, Sender};
+pub use io::{Holder, Input, OutletNews, OutletTask, Output, Sender};
 use line::Line;
 use outlets::Outlet;
 pub use settings::{Declaration, Kind, Settings, WhenFull};
@@ -239,15 +239,16 @@ impl Queues {
             Input::Consume { peer, id, queue, group, credit } => {
                 self.consume(peer, id, (queue, group), credit, out);
             }
-            Input::Next { origin, peer, name, deadline_ns } => {
-                self.next(now, origin, peer, &name, deadline_ns, out);
+            Input::Next { origin, holder, name, group, deadline_ns } => {
+                self.next(now, origin, holder, (&name, group.as_ref()), deadline_ns, out);
             }
+            Input::Ended { graph, failure } => self.graph_ended(now, graph, failure, out),
             Input::CancelWait(id) => self.cancel_wait(id, out),
             Input::Undelivered { id, refusal } => self.undelivered(now, id, refusal, out),
             Input::Stalled { peer } => _ = self.consumers.stall(peer, true),
             Input::Flows { peer } => self.flows(peer),
             Input::Outlet { at, news } => self.outlet(now, at, news, out),
-            Input::Gone { peer } => self.gone(peer),
+            Input::Gone { peer } => self.gone(peer, out),
             Input::End => self.end(out),
         }
         self.serve(now, out);

@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use smol_str::SmolStr;
 
 use super::lane::Entry;
-use super::{Declaration, OutletNews, OutletTask, Output, Queue, Queues, Timer};
+use super::{Declaration, Holder, OutletNews, OutletTask, Output, Queue, Queues, Timer};
 use crate::base::limits::{OUTLET_WINDOW, OUTLETS};
 use crate::base::{Code, Origin, Out, PeerId, Refusal, Time, TimerId};
 
@@ -202,7 +202,7 @@ impl Queues {
         match self.line_of(&name, None, out) {
             Ok(line) => {
                 let at = self.outlets[slot].at;
-                let consumer = self.attach(at, line);
+                let consumer = self.attach(Holder::Peer(at), line);
                 self.consumers.stall(at, true);
                 if let Some(consumer) = self.consumers.get(consumer) {
                     consumer.credit = OUTLET_WINDOW;
@@ -234,7 +234,7 @@ impl Queues {
             self.deadlines.cancel(timer);
         }
         self.consumers.bytes -= outlet.bytes;
-        self.gone(outlet.at);
+        self.gone(outlet.at, out);
         out.push(Output::Outlet { at: outlet.at, task: OutletTask::Close });
     }
 

@@ -5,10 +5,11 @@ use smol_str::SmolStr;
 use super::lane::Entry;
 use super::line::Taken;
 use super::settings::Settings;
-use super::{Fetch, Output, Queues, Timer, Wait};
-use crate::base::limits::DELIVERIES_PER_TURN;
-use crate::base::{Code, Origin, Out, PeerId, Refusal, RunId, Time, WaitId};
+use super::{Fetch, Holder, Output, Queues, Timer, Wait};
+use crate::base::limits::{DELIVERIES_PER_TURN, MESSAGES_PER_GRAPH};
+use crate::base::{Code, Origin, Out, PeerId, Refusal, RunId, Time, TimerId, WaitId};
 use crate::ops::Delivered;
+use crate::values::Body;
 
 /// Messages one line hands out before the next one's turn.
 const IN_A_ROW: usize = 64;
@@ -34,7 +35,7 @@ impl Queues {
                 return out.push(Output::Consumed { to: peer, id, of, outcome: Err(refusal) });
             }
         };
-        let at = self.attach(peer, line);
+        let at = self.attach(Holder::Peer(peer), line);
         if let Some(consumer) = self.consumers.get(at) {
             consumer.credit = credit;
         }
@@ -42,8 +43,8 @@ impl Queues {
         self.queue_up(at);
     }
 
-    pub(super) fn attach(&mut self, peer: PeerId, line: u32) -> u32 {
-        let (at, new) = self.consumers.of(peer, line);
+    pub(super) fn attach(&mut self, holder: Holder, line: u32) -> u32 {
+        let (at, new) = self.consumers.of(holder, line);
         if new {
             self.lines[line as usize].consumers += 1;
         }
@@ -88,21 +89,19 @@ impl Queues {
         &mut self,
         now: Time,
         origin: Origin,
-        peer: PeerId,
-        name: &str,
+        holder: Holder,
+        of: (&SmolStr, Option<&SmolStr>),
         deadline_ns: u64,
         out: &mut Out<Output>,
     ) {
-        let queue = match self.find(name) {
-            Ok(queue) => queue,
+        let line = match self.line_to_wait_in(holder, of, out) {
+            Ok(line) => line,
             Err(refusal) => return out.push(Output::Done { origin, outcome: Err(refusal) }),
         };
-        if self.waits.len() >= self.limits.calls {
-            let refusal = Refusal::new(Code::Busy, format!("{} wait already", self.waits.len()));
-            return out.push(Output::Done { origin, outcome: Err(refusal) });
+        let consumer = self.attach(holder, line);
+        if let Some(consumer) = self.consumers.get(consumer) {
+            consumer.waits += 1;
         }
-        let line = self.queues[queue as usize].lines[0];
-        let consumer = self.attach(peer, line);
         let slot = self.waits.vacant_key() as u32;
         self.serial = self.serial.wrapping_add(1);
         let id = WaitId { slot, serial: self.serial };
@@ -113,33 +112,62 @@ impl Queues {
         self.wake(line);
     }
 
+    /// The line a call takes from. Asking for a message makes no queue.
+    fn line_to_wait_in(
+        &mut self,
+        holder: Holder,
+        (name, group): (&SmolStr, Option<&SmolStr>),
+        out: &mut Out<Output>,
+    ) -> Result<u32, Refusal> {
+        self.find(name)?;
+        if self.waits.len() >= self.limits.calls {
+            return Err(Refusal::new(Code::Busy, format!("{} wait already", self.waits.len())));
+        }
+        if let Holder::Graph(graph) = holder
+            && self.consumers.taken_by(graph) >= MESSAGES_PER_GRAPH
+        {
+            let message = format!("the graph takes {MESSAGES_PER_GRAPH} messages already");
+            return Err(Refusal::new(Code::Busy, message));
+        }
+        self.line_of(name, group, out)
+    }
+
     pub(super) fn cancel_wait(&mut self, id: WaitId, out: &mut Out<Output>) {
         let refusal = Refusal::new(Code::Cancelled, "the wait was given up");
         self.end_wait(id, Err(refusal), out);
     }
 
     pub(super) fn wait_due(&mut self, id: WaitId, out: &mut Out<Output>) {
-        let Some(wait) = self.waits.get(id.slot as usize).filter(|wait| wait.id == id) else {
-            return;
-        };
-        let origin = wait.origin;
-        self.waits.remove(id.slot as usize);
         let refusal = Refusal::new(Code::Timeout, "no message came in time");
-        out.push(Output::Done { origin, outcome: Err(refusal) });
+        self.forget_wait(id, Err(refusal), out);
     }
 
     pub(super) fn end_wait(
         &mut self,
         id: WaitId,
-        outcome: Result<crate::values::Body, Refusal>,
+        outcome: Result<Body, Refusal>,
         out: &mut Out<Output>,
     ) {
-        if self.waits.get(id.slot as usize).is_none_or(|wait| wait.id != id) {
-            return;
+        if let Some(timer) = self.forget_wait(id, outcome, out) {
+            self.deadlines.cancel(timer);
         }
+    }
+
+    /// Answers a call that waits, if it still does. Its timer, which has fired or is to be
+    /// cancelled.
+    fn forget_wait(
+        &mut self,
+        id: WaitId,
+        outcome: Result<Body, Refusal>,
+        out: &mut Out<Output>,
+    ) -> Option<TimerId> {
+        self.waits.get(id.slot as usize).filter(|wait| wait.id == id)?;
         let wait = self.waits.remove(id.slot as usize);
-        self.deadlines.cancel(wait.timer);
+        if let Some(consumer) = self.consumers.get(wait.consumer) {
+            consumer.waits -= 1;
+        }
         out.push(Output::Done { origin: wait.origin, outcome });
+        Some(wait.timer)
     }
 
     /// Lets a consumer stand in its line's turn, if it has credit.
@@ -264,7 +292,10 @@ impl Queues {
     }
 
     fn deliver(&mut self, now: Time, at: u32, consumer: u32, entry: Entry, out: &mut Out<Output>) {
-        let Some(to) = self.consumers.get(consumer).map(|of| of.peer) else { return };
+        // A graph has no credit.
+        let Some(Holder::Peer(to)) = self.consumers.get(consumer).map(|of| of.holder) else {
+            return;
+        };
         if to.as_outlet().is_some() {
             return self.push_out(at, to, &entry, out);
         }
@@ -288,6 +319,10 @@ impl Queues {
         let attempt = message.attempts + 1;
         let delivered = Delivered { queue, id: lease, attempt, message };
         let body = super::describe::delivered(&delivered).map_err(|fault| fault.refusal());
+        if let Err(refusal) = &body {
+            // Nobody has seen it, so that nobody can say what became of it.
+            self.undelivered(now, lease, Some(refusal.clone()), out);
+        }
         self.end_wait(id, body, out);
     }
 
@@ -306,7 +341,7 @@ impl Queues {
         let end = self.consumers.find(id).map(|lease| lease.ends_ns);
         if let Some(consumer_of) = self.consumers.get(consumer)
             && consumer_of.timer.is_none()
-            && let Some(end) = end
+            && let Some(end) = end.filter(|end| *end < u64::MAX)
         {
             consumer_of.timer = Some(self.deadlines.set(end, Timer::Consumer(consumer)));
         }

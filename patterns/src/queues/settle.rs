@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::lane::Entry;
 use super::settings::Kind;
 use super::{Output, Queues, Timer};
-use crate::base::{Out, PeerId, Refusal, RunId, Time};
+use crate::base::{Out, PeerId, Refusal, RunId, Time, WaitId};
 use crate::ops::{Settle, Verdict};
 use crate::store::{Ask, Death, LANE_DEAD, LANE_DELAYED, Message, Place};
 
@@ -51,6 +51,38 @@ impl Queues {
             let acked = Output::Acked { to: peer, id, outcome: Ok((done, unknown)) };
             self.when_safe(stored, acked, out);
         }
+    }
+
+    /// A graph has ended: what it took is done if it did well, else it goes back.
+    pub(super) fn graph_ended(
+        &mut self,
+        now: Time,
+        graph: u32,
+        failure: Option<Refusal>,
+        out: &mut Out<Output>,
+    ) {
+        let (consumers, lost) = self.consumers.graph_ended(graph);
+        let outcome = lost.clone().map_or(Ok(()), Err);
+        let (mut stored, done) = (false, failure.is_none() && lost.is_none());
+        let verdict = match failure.or(lost) {
+            None => Verdict::Ack,
+            Some(why) => {
+                let reason = Some(format!("the graph failed: {why}").into());
+                Verdict::Nack { delay_ms: None, reason, dead: false }
+            }
+        };
+        for at in consumers {
+            while let Some((id, _)) = self.consumers.oldest(at) {
+                stored |= self.settle_one(now, id, &verdict, out);
+            }
+            if let Some(line) = self.consumers.get(at).map(|consumer| consumer.line) {
+                self.end_waits_of(at, line, out);
+                self.lines[line as usize].consumers -= 1;
+            }
+            self.consumers.remove(at);
+        }
+        // What goes back is as safe as it was; what is done has to be so after a crash.
+        self.when_safe(stored && done, Output::Settled { graph, outcome }, out);
     }
 
     /// Whether it is the store's to make it so.
@@ -266,12 +298,29 @@ impl Queues {
     }
 
     /// A connection has ended: what it had in hand goes to others, a turn's worth at a time.
-    pub(super) fn gone(&mut self, peer: PeerId) {
+    pub(super) fn gone(&mut self, peer: PeerId, out: &mut Out<Output>) {
         for at in self.consumers.gone(peer) {
             if let Some(line) = self.consumers.get(at).map(|consumer| consumer.line) {
                 self.lines[line as usize].consumers -= 1;
                 self.leaving.push_back(at);
+                self.end_waits_of(at, line, out);
             }
+        }
+    }
+
+    /// Nobody takes for a consumer that is gone: its calls get nothing more.
+    fn end_waits_of(&mut self, at: u32, line: u32, out: &mut Out<Output>) {
+        if self.consumers.get(at).is_none_or(|consumer| consumer.waits == 0) {
+            return;
+        }
+        let waits = self.lines[line as usize].waits.iter();
+        let ids = waits.map(|&(slot, serial)| WaitId { slot, serial });
+        let of = |id: &WaitId| {
+            let wait = self.waits.get(id.slot as usize);
+            wait.is_some_and(|wait| wait.id == *id && wait.consumer == at)
+        };
+        for id in ids.filter(of).collect::<Vec<_>>() {
+            self.cancel_wait(id, out);
         }
     }
 
@@ -315,8 +364,9 @@ impl Queues {
     }
 
     /// Nothing of a line is in hand any more: the store says what there is.
-    pub(super) fn void(&mut self, line: u32) {
+    pub(super) fn void(&mut self, line: u32, why: &Refusal) {
         for at in self.consumers.of_line(line) {
+            self.consumers.lose(at, why);
             while let Some((id, _)) = self.consumers.oldest(at) {
                 self.take_back(id, line);
             }

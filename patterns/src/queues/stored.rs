@@ -8,7 +8,7 @@ use smol_str::SmolStr;
 use super::line::{Found, Line};
 use super::settings::Settings;
 use super::{Fetch, Output, Queues};
-use crate::base::{Out, Refusal, Time};
+use crate::base::{Code, Out, Refusal, Time};
 use crate::store::{self, LANE_DELAYED, Message, Place, Told};
 
 /// What is known of a line, as `Queues::tell_line` writes it.
@@ -64,14 +64,14 @@ impl Queues {
         for (_, search) in std::mem::take(&mut self.searches) {
             out.push(Output::Done { origin: search.origin, outcome: Err(refusal.clone()) });
         }
-        self.void_stored();
+        self.void_stored(refusal);
     }
 
     /// Nothing is known any more of what the store has.
-    fn void_stored(&mut self) {
+    fn void_stored(&mut self, why: &Refusal) {
         self.fetches.clear();
         for at in self.stored_lines() {
-            self.void(at);
+            self.void(at, why);
             self.lines[at as usize].restore(&[], 1, &mut self.memory);
         }
     }
@@ -84,9 +84,12 @@ impl Queues {
 
     /// The store is open: what it has is what there is.
     fn opened(&mut self, found: &[store::Line], out: &mut Out<Output>) {
-        self.failed = None;
+        let why = self
+            .failed
+            .take()
+            .unwrap_or_else(|| Refusal::new(Code::StoreFailed, "the store was opened again"));
         self.confirm.reopened();
-        self.void_stored();
+        self.void_stored(&why);
         let highest = found.iter().map(|line| line.line).max().unwrap_or(0);
         self.next_number = self.next_number.max(highest + 1);
         for line in found {

@@ -173,6 +173,7 @@ impl Node {
         self.settle(now, out);
         self.topics.tick(now, &mut self.topic_out);
         self.settle(now, out);
+        self.queues.listen(self.topics.hears(Family::Queues));
         self.queues.tick(now, &mut self.queue_out);
         self.settle(now, out);
     }

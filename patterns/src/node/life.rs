@@ -1,4 +1,4 @@
-//! What the broker tells of calls, graphs and workers, through topics of its own.
+//! What the broker tells of calls, graphs, workers and queues, through topics of its own.
 //!
 //! Nothing is made of it unless somebody listens: `Topics::hears` is asked first.
 
@@ -8,9 +8,12 @@ use serde_json::json;
 use smol_str::{SmolStr, format_smolstr};
 
 use super::Node;
+use crate::base::limits::NAME_BYTES;
 use crate::base::{PeerId, Refusal, RunId, Time};
 use crate::ops::{Call, GraphReply, ProgressReply};
-use crate::topics::Family;
+use crate::queues::Life;
+use crate::topics::{self as topic, Family};
+use crate::values::Value;
 
 /// A request whose life is told.
 #[derive(Clone, Debug)]
@@ -98,6 +101,15 @@ impl Node {
         }
         let event = if reply.error.is_some() { "failed" } else { "completed" };
         self.tell(now, format_smolstr!("mpreg.rpc.graph.{track}.{event}"), &told);
+    }
+
+    /// Something has happened to a queue. One with a name too long for a topic has no life to tell.
+    pub(super) fn tell_life(&mut self, now: Time, life: &Life) {
+        let topic = format_smolstr!("mpreg.queue.{}.{}", life.queue, life.event);
+        if topic.len() <= NAME_BYTES {
+            let payload = Value::from_serialize(life);
+            self.topic(now, topic::Input::Tell { topic, payload });
+        }
     }
 
     pub(super) fn tell_worker(&mut self, now: Time, peer: PeerId, event: &'static str) {

@@ -12,11 +12,12 @@ use crate::ops::{Durability, Event, Reply, Send, SendOptions};
 use crate::queues::{Holder, Input, Output as Told, Sender};
 use crate::requests::{Requests, Target};
 use crate::store::{self, Ask, LOGS, Ledger};
-use crate::topics;
+use crate::topics::{self, Family};
 use crate::values::{Body, Value};
 
 impl Node {
     pub(super) fn queue(&mut self, now: Time, input: Input) {
+        self.queues.listen(self.topics.hears(Family::Queues));
         self.queues.handle(now, input, &mut self.queue_out);
     }
 
@@ -127,6 +128,7 @@ impl Node {
             Told::Acked { to, id, outcome: Err(error) } => {
                 send(out, to, error_reply(Some(id), Some("ack"), error));
             }
+            Told::Life(life) => self.tell_life(now, &life),
             Told::Settled { graph, outcome } => {
                 let input = graph::Input::Settled { graph, outcome };
                 self.graphs.handle(now, input, &mut self.graph_out);

@@ -77,6 +77,7 @@ impl Queues {
         }
         let at = self.add_queue(name.clone(), settings);
         self.add_line(at, None, out);
+        self.tell_queue("declared", name, None, out);
         Ok(at)
     }
 
@@ -164,6 +165,7 @@ impl Queues {
             self.drop_line(line, stored, out);
         }
         self.queues.remove(at as usize);
+        self.tell_queue("deleted", name, Some(messages), out);
         let outcome = Ok(so_many(name, messages));
         self.when_safe(stored, Output::Done { origin, outcome }, out);
     }
@@ -202,6 +204,7 @@ impl Queues {
         for line in lines {
             messages += self.purge_line(line, dead, stored, out);
         }
+        self.tell_queue("purged", name, Some(messages), out);
         let outcome = Ok(so_many(name, messages));
         self.when_safe(stored, Output::Done { origin, outcome }, out);
     }

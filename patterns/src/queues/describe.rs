@@ -235,6 +235,7 @@ impl Queues {
                 self.revive(now, line, &entry, out);
             }
         }
+        self.tell_queue("redriven", &name, Some(moved), out);
         out.push(Output::Done { origin, outcome: Ok(so_many(&name, moved)) });
     }
 
@@ -306,7 +307,10 @@ impl Queues {
     fn search_ends(&mut self, search: Search, out: &mut Out<Output>) {
         let Search { origin, name, moved, found, .. } = search;
         let outcome = match moved {
-            Some(moved) => Ok(so_many(&name, moved)),
+            Some(moved) => {
+                self.tell_queue("redriven", &name, Some(moved), out);
+                Ok(so_many(&name, moved))
+            }
             None => shown(&found).map_err(|fault| fault.refusal()),
         };
         self.when_safe(moved.is_some(), Output::Done { origin, outcome }, out);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use super::Declaration;
+use super::{Declaration, Life};
 use crate::base::{Origin, PeerId, Refusal, RunId, WaitId};
 use crate::ops::{Delivered, Durability, Event, SendOptions, Settle};
 use crate::store::{Ask, Message, Told};
@@ -267,6 +267,8 @@ pub enum Output {
         /// Its name from now on.
         wait: WaitId,
     },
+    /// Something has happened, and somebody listens.
+    Life(Box<Life>),
     /// The outcome of a call.
     Done {
         /// Which.

@@ -15,6 +15,7 @@ mod consumers;
 mod describe;
 mod io;
 mod lane;
+mod life;
 mod line;
 #[cfg(test)]
 mod model;
@@ -44,6 +45,7 @@ use confirm::Confirm;
 use consumers::Consumers;
 use describe::Search;
 pub use io::{Holder, Input, OutletNews, OutletTask, Output, Sender};
+pub use life::Life;
 use line::Line;
 use outlets::Outlet;
 pub use settings::{Declaration, Kind, Settings, WhenFull};
@@ -157,6 +159,8 @@ pub struct Queues {
     /// Lines that may have something to hand out.
     hungry: VecDeque<u32>,
     budget: usize,
+    /// Whether anybody listens to what happens here.
+    heard: bool,
     deadlines: Deadlines<Timer>,
     confirm: Confirm,
     /// Why nothing is stored now, if so.
@@ -205,6 +209,7 @@ impl Queues {
             serial: 0,
             hungry: VecDeque::new(),
             budget: DELIVERIES_PER_TURN,
+            heard: false,
             deadlines: Deadlines::default(),
             confirm: Confirm::default(),
             failed: Some(Refusal::new(Code::StoreFailed, "the store is not open yet")),

@@ -241,6 +241,11 @@ impl Queues {
     /// A message leaves through an outlet.
     pub(super) fn push_out(&mut self, line: u32, at: PeerId, entry: &Entry, out: &mut Out<Output>) {
         let Some(slot) = self.slot_of(at) else { return };
+        if self.heard {
+            let of = (&*entry.message, entry.message.attempts + 1);
+            self.tell_message("delivered", line, of, ("", ""), out);
+            self.tell_message("acked", line, of, ("", ""), out);
+        }
         let queue = &mut self.queues[self.lines[line as usize].queue as usize];
         for counters in [&mut queue.counters, &mut self.counters] {
             counters.delivered += 1;

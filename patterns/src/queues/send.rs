@@ -98,8 +98,24 @@ impl Queues {
         }
     }
 
-    /// Puts a message into one queue: once for each of its groups.
+    /// Puts a message into one queue, and tells of it.
     fn enqueue(
+        &mut self,
+        now: Time,
+        at: u32,
+        event: &Arc<Event>,
+        options: &SendOptions,
+        out: &mut Out<Output>,
+    ) -> Result<Taken, Refusal> {
+        let taken = self.take_in(now, at, event, options, out);
+        if self.heard && !matches!(taken, Ok(Taken { repeats: Some(_), .. })) {
+            self.tell_taken(at, event.message, taken.as_ref().err(), out);
+        }
+        taken
+    }
+
+    /// Once for each of its groups.
+    fn take_in(
         &mut self,
         now: Time,
         at: u32,
@@ -188,6 +204,10 @@ impl Queues {
                 && let Some(oldest) = self.lines[line as usize].oldest(&mut self.memory)
             {
                 self.counters.dropped += 1;
+                if self.heard {
+                    let of = (&*oldest.message, oldest.message.attempts);
+                    self.tell_message("dropped", line, of, ("full", ""), out);
+                }
                 self.forget(line, &oldest, out);
                 continue;
             }

@@ -300,7 +300,7 @@ impl Queues {
             return self.push_out(at, to, &entry, out);
         }
         let message = entry.message.clone();
-        let id = self.lease(now, at, consumer, entry, true);
+        let id = self.lease(now, at, consumer, entry, true, out);
         let line = &self.lines[at as usize];
         let queue = self.queues[line.queue as usize].name.clone();
         let attempt = message.attempts + 1;
@@ -314,7 +314,7 @@ impl Queues {
             return;
         };
         let message = entry.message.clone();
-        let lease = self.lease(now, at, consumer, entry, false);
+        let lease = self.lease(now, at, consumer, entry, false, out);
         let queue = self.queues[self.lines[at as usize].queue as usize].name.clone();
         let attempt = message.attempts + 1;
         let delivered = Delivered { queue, id: lease, attempt, message };
@@ -326,7 +326,19 @@ impl Queues {
         self.end_wait(id, body, out);
     }
 
-    fn lease(&mut self, now: Time, at: u32, consumer: u32, entry: Entry, on_credit: bool) -> RunId {
+    fn lease(
+        &mut self,
+        now: Time,
+        at: u32,
+        consumer: u32,
+        entry: Entry,
+        on_credit: bool,
+        out: &mut Out<Output>,
+    ) -> RunId {
+        if self.heard {
+            let of = (&*entry.message, entry.message.attempts + 1);
+            self.tell_message("delivered", at, of, ("", ""), out);
+        }
         let line = &mut self.lines[at as usize];
         line.in_hand += 1;
         let queue = &mut self.queues[line.queue as usize];

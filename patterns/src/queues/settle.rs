@@ -102,6 +102,10 @@ impl Queues {
                 self.counters.acked += 1;
                 self.queues[queue as usize].counters.acked += 1;
                 if let Some(entry) = self.take_back(id, line) {
+                    if self.heard {
+                        let of = (&*entry.message, entry.message.attempts + 1);
+                        self.tell_message("acked", line, of, ("", ""), out);
+                    }
                     self.forget(line, &entry, out);
                 }
             }
@@ -144,9 +148,13 @@ impl Queues {
         failure: &Failure<'_>,
         out: &mut Out<Output>,
     ) {
+        let attempts = entry.message.attempts + 1;
+        if self.heard {
+            let of = (&*entry.message, attempts);
+            self.tell_message("nacked", at, of, ("", failure.note), out);
+        }
         let line = &mut self.lines[at as usize];
         let settings = &self.queues[line.queue as usize].settings;
-        let attempts = entry.message.attempts + 1;
         if let Some(reason) = failure.dead {
             return self.die(now, at, &entry, (reason, failure.note), out);
         }
@@ -230,11 +238,25 @@ impl Queues {
         if full {
             self.counters.dropped += 1;
             queue.counters.dropped += 1;
+            if self.heard {
+                let of = (&message, message.attempts);
+                self.tell_message(
+                    "dropped",
+                    at,
+                    of,
+                    (reason, "no room for one more dead letter"),
+                    out,
+                );
+            }
             return;
         }
         self.counters.dead += 1;
         queue.counters.dead += 1;
         let stored = queue.stored();
+        if self.heard {
+            self.tell_message("dead", at, (&message, message.attempts), (reason, note), out);
+        }
+        let line = &mut self.lines[at as usize];
         let death = Some(Box::new(Death { reason: reason.into(), note: note.into() }));
         let message = Arc::new(Message { death, ..message });
         let place = line.place(Kind::Fifo, 0, now.wall_ms);

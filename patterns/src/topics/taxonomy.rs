@@ -11,16 +11,20 @@ pub enum Family {
     Graphs,
     /// `mpreg.worker.{id}.joined|left`.
     Workers,
+    /// `mpreg.queue.{name}.enqueued|delivered|acked|nacked|dead|dropped|refused`, and
+    /// `….declared|deleted|purged|redriven`.
+    Queues,
     /// `mpreg.topic.dropped.{peer}`.
     Losses,
     /// `mpreg.refused.{endpoint}`.
     Refusals,
 }
 
-const ROOTS: [(Family, &str); 5] = [
+const ROOTS: [(Family, &str); 6] = [
     (Family::Calls, "mpreg.rpc.command.#"),
     (Family::Graphs, "mpreg.rpc.graph.#"),
     (Family::Workers, "mpreg.worker.#"),
+    (Family::Queues, "mpreg.queue.#"),
     (Family::Losses, "mpreg.topic.dropped.#"),
     (Family::Refusals, "mpreg.refused.#"),
 ];

@@ -2,7 +2,8 @@
 //!
 //! The model knows every message that was sent, who has it in hand, and what was said of it. What
 //! was confirmed as `fsync` outlasts every crash; what was confirmed as done never comes back; no
-//! two hold one message, or two of one key; nobody gets more than its credit. In the end everything
+//! two hold one message, or two of one key; nobody gets more than its credit; a graph that is told
+//! that all it took is done has lost none of it. In the end everything
 //! has been done or is a dead letter, and the store is empty when those are done too.
 
 use std::sync::Arc;
@@ -10,14 +11,17 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use smol_str::{SmolStr, format_smolstr};
 
-use super::{Declaration, Input, Kind, Output, Queues, Rules, Sender};
-use crate::base::{Limits, Origin, Out, PeerId, RunId, Time};
+use super::{Declaration, Holder, Input, Kind, Output, Queues, Rules, Sender};
+use crate::base::{Code, Limits, Origin, Out, PeerId, Refusal, RunId, Time};
 use crate::ops::{Delivered, Durability, Event, SendOptions, Settle, Verdict};
 use crate::store::shelf::Shelf;
 use crate::values::Value;
 
 const PEERS: u32 = 3;
 const LEASE_MS: u64 = 1_000;
+const GRAPHS: u32 = 2;
+/// Calls of the model itself are numbered from 1, those of its graphs from here.
+const OF_GRAPHS: u32 = 1 << 31;
 
 /// One thing that happens.
 #[derive(Clone, Debug)]
@@ -28,6 +32,8 @@ enum Step {
     Lose { peer: u32, which: usize },
     Stall { peer: u32, stalled: bool },
     Die { peer: u32 },
+    Take { graph: u32 },
+    End { graph: u32, failed: bool },
     Pass { ms: u64 },
     Sync,
     Fail,
@@ -57,6 +63,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..PEERS, 0..4_usize).prop_map(|(peer, which)| Step::Lose { peer, which }),
         1 => (0..PEERS, any::<bool>()).prop_map(|(peer, stalled)| Step::Stall { peer, stalled }),
         1 => (0..PEERS).prop_map(|peer| Step::Die { peer }),
+        3 => (0..GRAPHS).prop_map(|graph| Step::Take { graph }),
+        2 => (0..GRAPHS, any::<bool>()).prop_map(|(graph, failed)| Step::End { graph, failed }),
         2 => (1..1_500_u64).prop_map(|ms| Step::Pass { ms }),
         4 => Just(Step::Sync),
         1 => Just(Step::Fail),
@@ -80,7 +88,7 @@ struct Known {
 
 #[derive(Clone, Copy, Debug)]
 struct Hand {
-    peer: PeerId,
+    holder: Holder,
     id: RunId,
     ends_ms: u64,
 }
@@ -92,6 +100,15 @@ struct Consumer {
     stalled: bool,
 }
 
+/// A graph that takes messages.
+#[derive(Clone, Debug, Default)]
+struct Taker {
+    /// It has lost some of what it had in hand.
+    lost: bool,
+    /// What it has said is done, until it hears that this is safe.
+    said: Vec<usize>,
+}
+
 struct World {
     queues: Queues,
     kind: Kind,
@@ -101,6 +118,7 @@ struct World {
     now: Time,
     known: Vec<Known>,
     consumers: Vec<Consumer>,
+    graphs: Vec<Taker>,
     calls: u32,
     answers: Vec<(u32, String)>,
 }
@@ -116,6 +134,7 @@ impl World {
             now: Time { mono_ns: 1_000_000_000, wall_ms: 1_700_000_000_000 },
             known: Vec::new(),
             consumers: vec![Consumer::default(); PEERS as usize],
+            graphs: vec![Taker::default(); GRAPHS as usize],
             calls: 0,
             answers: Vec::new(),
         };
@@ -177,6 +196,16 @@ impl World {
                         self.known[number].done_confirmed = true;
                     }
                 }
+                Output::Done { origin: Origin::Step { graph: OF_GRAPHS, step }, outcome } => {
+                    let Ok(body) = outcome else { continue };
+                    self.taken(step, &body.value.bytes);
+                }
+                Output::Settled { graph, outcome } => {
+                    let said = std::mem::take(&mut self.graphs[graph as usize].said);
+                    for number in said.into_iter().filter(|_| outcome.is_ok()) {
+                        self.known[number].done_confirmed = true;
+                    }
+                }
                 Output::Done { origin: Origin::Step { graph, .. }, outcome } => {
                     let text = outcome.map(|body| body.value.bytes).unwrap_or_default();
                     self.answers.push((graph, String::from_utf8_lossy(&text).into_owned()));
@@ -189,23 +218,39 @@ impl World {
     fn delivered(&mut self, to: PeerId, told: &Delivered) {
         let text = String::from_utf8_lossy(&told.message.event.payload.bytes).into_owned();
         let number: usize = text.parse().unwrap();
+        let of = self.consumers[to.slot as usize];
+        assert_eq!(of.generation, to.generation, "{number} goes to one that is gone");
+        let ends_ms = self.now.wall_ms + LEASE_MS;
+        let hand = Hand { holder: Holder::Peer(to), id: told.id, ends_ms };
+        let in_hand = self.held_by(number, hand, told.attempt);
+        assert!(in_hand < of.credit && !of.stalled, "{number} beside {in_hand} of {of:?}");
+    }
+
+    /// A graph has got a message.
+    fn taken(&mut self, graph: u32, told: &[u8]) {
+        let told: serde_json::Value = serde_json::from_slice(told).unwrap();
+        let number = told["payload"].as_u64().unwrap() as usize;
+        let id = RunId::parse(told["id"].as_str().unwrap()).unwrap();
+        let hand = Hand { holder: Holder::Graph(graph), id, ends_ms: u64::MAX };
+        self.held_by(number, hand, told["attempt"].as_u64().unwrap() as u32);
+    }
+
+    /// Notes who has a message in hand, which nobody has. How many others it has.
+    fn held_by(&mut self, number: usize, hand: Hand, attempt: u32) -> u32 {
         let now_ms = self.now.wall_ms;
         let held = |known: &Known| known.in_hand.filter(|hand| hand.ends_ms > now_ms);
         let known = &self.known[number];
         assert!(!known.done, "{number} is done");
         assert!(held(known).is_none(), "{number} is in somebody's hands");
-        assert!((1..=5).contains(&told.attempt), "attempt {}", told.attempt);
-        let of = self.consumers[to.slot as usize];
-        assert_eq!(of.generation, to.generation, "{number} goes to one that is gone");
+        assert!((1..=5).contains(&attempt), "attempt {attempt}");
         let (mut in_hand, key) = (0, known.key);
         for (other, known) in self.known.iter().enumerate() {
-            let Some(hand) = held(known) else { continue };
-            in_hand += u32::from(hand.peer == to);
+            let Some(its) = held(known) else { continue };
+            in_hand += u32::from(its.holder == hand.holder);
             assert!(key.is_none() || known.key != key, "{number} and {other} have one key");
         }
-        assert!(in_hand < of.credit && !of.stalled, "{number} beside {in_hand} of {of:?}");
-        let ends_ms = now_ms + LEASE_MS;
-        self.known[number].in_hand = Some(Hand { peer: to, id: told.id, ends_ms });
+        self.known[number].in_hand = Some(hand);
+        in_hand
     }
 
     fn play(&mut self, step: Step) {
@@ -234,6 +279,14 @@ impl World {
                 });
             }
             Step::Die { peer } => self.die(peer),
+            Step::Take { graph } => {
+                let origin = Origin::Step { graph: OF_GRAPHS, step: graph };
+                let (holder, name) = (Holder::Graph(graph), "q".into());
+                let deadline_ns = self.now.mono_ns + 300_000_000;
+                let next = Input::Next { origin, holder, name, group: None, deadline_ns };
+                self.input(next);
+            }
+            Step::End { graph, failed } => self.end_graph(graph, failed),
             Step::Pass { ms } => self.pass(ms),
             Step::Sync => self.sync(),
             Step::Fail => {
@@ -261,16 +314,19 @@ impl World {
 
     /// One of the messages a peer has in hand.
     fn in_hand(&self, peer: u32, which: usize) -> Option<(usize, Hand)> {
-        let peer = self.peer(peer);
+        self.of_holder(Holder::Peer(self.peer(peer))).nth(which)
+    }
+
+    fn of_holder(&self, holder: Holder) -> impl Iterator<Item = (usize, Hand)> {
         let hands = self.known.iter().enumerate();
         let hands = hands.filter_map(|(at, known)| Some((at, known.in_hand?)));
-        hands.filter(|(_, hand)| hand.peer == peer).nth(which)
+        hands.filter(move |(_, hand)| hand.holder == holder)
     }
 
     fn settle(&mut self, peer: u32, which: usize, verdict: Verdict) {
         let Some((number, hand)) = self.in_hand(peer, which) else { return };
         // Leases end a moment late.
-        let in_time = self.queues.consumers.holds(hand.peer, hand.id);
+        let in_time = self.queues.consumers.holds(self.peer(peer), hand.id);
         let known = &mut self.known[number];
         match verdict {
             Verdict::Extend if in_time => {
@@ -287,10 +343,29 @@ impl World {
         self.input(Input::Settle { peer, settle });
     }
 
+    /// A graph's outcome is known, and its slot is another's from then on.
+    fn end_graph(&mut self, graph: u32, failed: bool) {
+        if !self.graphs[graph as usize].said.is_empty() {
+            // One before it waits for the disk.
+            return;
+        }
+        let lost = std::mem::take(&mut self.graphs[graph as usize].lost);
+        let hands: Vec<_> = self.of_holder(Holder::Graph(graph)).collect();
+        for (number, _) in hands {
+            self.known[number].in_hand = None;
+            if !failed && !lost {
+                self.known[number].done = true;
+                self.graphs[graph as usize].said.push(number);
+            }
+        }
+        let failure = failed.then(|| Refusal::new(Code::Failed, "no"));
+        self.input(Input::Ended { graph, failure });
+    }
+
     fn die(&mut self, peer: u32) {
         let gone = self.peer(peer);
         for known in &mut self.known {
-            known.in_hand.take_if(|hand| hand.peer == gone);
+            known.in_hand.take_if(|hand| hand.holder == Holder::Peer(gone));
         }
         let generation = gone.generation + 1;
         self.consumers[peer as usize] = Consumer { generation, ..Consumer::default() };
@@ -330,7 +405,9 @@ impl World {
             return;
         }
         for known in &mut self.known {
-            known.in_hand = None;
+            if let Some(Hand { holder: Holder::Graph(graph), .. }) = known.in_hand.take() {
+                self.graphs[graph as usize].lost = true;
+            }
             known.done = known.done_confirmed;
         }
     }
@@ -343,6 +420,7 @@ impl World {
         for consumer in &mut self.consumers {
             *consumer = Consumer { generation: consumer.generation + 1, ..Consumer::default() };
         }
+        self.graphs = vec![Taker::default(); GRAPHS as usize];
         self.queues = Queues::new(Limits::default(), Rules::default(), self.calls.into());
         self.open();
         self.declare();
@@ -353,6 +431,10 @@ impl World {
     fn drain(&mut self) {
         for peer in 0..PEERS {
             self.die(peer);
+        }
+        for graph in 0..GRAPHS {
+            self.sync();
+            self.end_graph(graph, true);
         }
         self.play(Step::Consume { peer: 0, credit: 1_000 });
         for _ in 0..20 {

@@ -40,6 +40,16 @@ fn queues() {
 }
 
 #[test]
+fn bills() {
+    let _turn = turn();
+    let ran = example("bills", &Broker::start());
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    let lines: Vec<&str> = text(&ran.stdout).lines().collect();
+    let expected = ["the order is back: no paper", "one cat, 20 EUR", "0 orders are left"];
+    assert_eq!(lines, expected);
+}
+
+#[test]
 fn pipeline() {
     let _turn = turn();
     let ran = example("pipeline", &Broker::start());

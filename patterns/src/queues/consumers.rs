@@ -234,20 +234,28 @@ impl Consumers {
         let slot = self.leases.vacant_key() as u32;
         let id = self.ids.marked(now, slot);
         self.bytes += entry.bytes();
+        let graph = if on_credit { None } else { self.graph_of(at) };
         // That of a graph ends with the graph, which ends in time.
-        let ends_ns = match self.all.get(at as usize).map(|of| of.holder) {
-            Some(Holder::Graph(_)) => u64::MAX,
-            _ => now.mono_ns.saturating_add(lease_ms.saturating_mul(1_000_000)),
-        };
+        let lease_ns = graph.map_or_else(|| lease_ms.saturating_mul(1_000_000), |_| u64::MAX);
+        let ends_ns = now.mono_ns.saturating_add(lease_ns);
         let lease = Lease { id, consumer: at, entry, on_credit, ends_ns, prev: NONE, next: NONE };
         self.leases.insert(lease);
         self.link(slot);
-        let Some(consumer) = self.all.get_mut(at as usize) else { return id };
-        consumer.in_hand += u32::from(on_credit);
-        if let Holder::Graph(graph) = consumer.holder {
-            self.graphs.entry(graph).or_default().messages += 1;
+        if on_credit && let Some(consumer) = self.all.get_mut(at as usize) {
+            consumer.in_hand += 1;
+        }
+        if let Some(taken) = graph.and_then(|graph| self.graphs.get_mut(&graph)) {
+            taken.messages += 1;
         }
         id
+    }
+
+    /// The graph that a consumer is, if it is one.
+    fn graph_of(&self, at: u32) -> Option<u32> {
+        match self.all.get(at as usize)?.holder {
+            Holder::Graph(graph) => Some(graph),
+            Holder::Peer(_) => None,
+        }
     }
 
     /// A delivery, if it is in hand.

@@ -163,6 +163,57 @@ use crate::node::script::check;
     → w2 deliver jobs 1 attempt 2
 "#
 )]
+#[case::the_broker_ends_while_it_waits(
+    r#"
+    c1 calls d mpreg.queue.declare {"name":"jobs","durability":"memory","max_count":1}
+    → c1 result d {"queue":"jobs","created":true,"settings":{"durability":"memory","kind":"fifo",
+        "max_attempts":10,"lease_ms":30000,"backoff_ms":1000,"ttl_ms":null,"max_count":1,
+        "max_bytes":1073741824,"when_full":"refuse","dedup_ms":120000,"bind":[]}}
+    c1 graph g
+      take: mpreg.queue.next {"name":"jobs"}
+    drain
+    end
+    → c1 graph g error outcome_unknown: the broker ended while it ran (broker, retry false) results
+        {} steps {take failed draining}
+    c1 sends a jobs 1
+    → c1 sent a memory 1
+"#
+)]
+#[case::the_broker_ends_before_the_disk_knows(
+    r#"
+    c1 sends a jobs 1
+    → c1 sent a fsync 1
+    store waits
+    c1 graph g
+      take: mpreg.queue.next {"name":"jobs"}
+    c1 cancels g
+    end
+    → c1 graph g error outcome_unknown: what it took counts as not acknowledged: the broker ended
+        while it ran (broker, retry false) results {take={"queue":"jobs","id":"ULID","attempt":1,
+        "message":"ULID","at_ms":1700000000000,"payload":1}}
+    store syncs
+"#
+)]
+#[case::a_fallback_takes(
+    r#"
+    c1 sends a late 1
+    → c1 sent a fsync 1
+    w1 offers f
+    → w1 offered 1, credit 1
+    c1 graph g
+      x: f fallback={"fun":"mpreg.queue.next","kwargs":{"name":"late"}}
+      y: f [@x/payload]
+    → w1 run f
+    w1 fails f no
+    → w1 run f [1]
+    w1 fails f no
+    → c1 graph g error at y failed: no results {} steps {x degraded failed, y failed failed}
+    +1s
+    w2 consumes late
+    → w2 consumed late, credit 1
+    → w2 deliver late 1 attempt 2
+"#
+)]
 #[case::a_wait_that_ends(
     r#"
     c1 calls d mpreg.queue.declare {"name":"jobs"}

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mpreg_sockets::client::Client;
+use mpreg_sockets::client::{Client, Durability};
 use serde_json::json;
 
 use crate::rig::{Broker, is_long, json, mpreg, text, turn};
@@ -179,4 +179,48 @@ fn the_command_line_of_queues() {
     assert_eq!(value(&["delete", "jobs"])["messages"], 0);
     let gone = broker.mpreg(&["queue", "list", "jobs", "--output", "json"]);
     assert_eq!(json(&gone.stderr)["error"]["code"], "unknown_queue");
+}
+
+/// A producer hears of each of its messages, in order where there is one queue; of what was open
+/// when the broker is killed, that nobody knows.
+#[tokio::test]
+async fn a_producer_hears_of_each_message() {
+    let _turn = turn();
+    let mut broker = Broker::start();
+    let client = broker.client().await;
+    let small = json!({ "name": "small", "max_count": 10 });
+    client.call("mpreg.queue.declare").kwargs(&small).send().await.unwrap();
+    let mut producer = client.producer(500);
+    for number in 0..5_000 {
+        assert_eq!(producer.send(client.send("jobs").payload(&number)).await.unwrap(), number);
+        assert!(producer.open() <= 500);
+    }
+    for number in 0..5_000 {
+        let confirmed = producer.confirmed().await.unwrap();
+        assert_eq!(confirmed.number, number);
+        assert_eq!(confirmed.outcome.unwrap().durability, Durability::Fsync);
+    }
+    assert!(producer.confirmed().await.is_none() && producer.open() == 0);
+    // What cannot be encoded was never sent.
+    let wrong = client.send("jobs").payload(&BTreeMap::from([(vec![1], 1)]));
+    assert!(producer.send(wrong).await.is_err());
+    let mut refused = 0;
+    for number in 5_000..5_015 {
+        assert_eq!(producer.send(client.send("small").payload(&number)).await.unwrap(), number);
+    }
+    while let Some(confirmed) = producer.confirmed().await {
+        refused +=
+            u32::from(confirmed.outcome.is_err_and(|error| error.code() == Some("queue_full")));
+    }
+    assert_eq!(refused, 5);
+    let mut jobs = client.consume("jobs", None, 100).await.unwrap();
+    for number in 0..100_u64 {
+        assert_eq!(jobs.next().await.unwrap().read::<u64>().unwrap(), number);
+    }
+    broker.process.signal(rustix::process::Signal::STOP);
+    let number = producer.send(client.send("jobs").payload(&1)).await.unwrap();
+    broker.process.kill();
+    let confirmed = producer.confirmed().await.unwrap();
+    assert_eq!(confirmed.number, number);
+    assert_eq!(confirmed.outcome.unwrap_err().code(), Some("outcome_unknown"));
 }

@@ -1,15 +1,12 @@
 //! A queue between our Rust library and itself: what is sent is confirmed, what is taken is acked.
 
-use std::pin::Pin;
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt};
 use hdrhistogram::Histogram;
-use mpreg_sockets::client::{Client, Durability, Error, ReadBody as _};
+use mpreg_sockets::client::{Client, Confirmed, Durability, Producer, ReadBody as _};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
-use tokio::task::coop::unconstrained;
 use tokio::task::yield_now;
 
 use super::ears::Ear;
@@ -34,43 +31,50 @@ pub(crate) struct Produced {
     pub(crate) p99_ns: u64,
 }
 
-/// Which message it was, when it was sent, and what the broker said.
-type Confirmation = (u64, u64, Result<(), Error>);
-
-struct Producer {
+struct QueueEnd {
     client: Client,
-    /// Messages that are not confirmed yet.
-    open: FuturesUnordered<Pin<Box<dyn Future<Output = Confirmation>>>>,
+    producer: Producer,
+    /// When each message was sent that is not confirmed yet, in order; 0 where nobody asks.
+    sent_ns: VecDeque<u64>,
+    /// The number of the first of them.
+    first: u64,
+    probes: u64,
     confirmed: u64,
     latencies: Histogram<u64>,
 }
 
-impl Producer {
-    fn confirm(&mut self, (number, at_ns, outcome): Confirmation) -> Outcome<()> {
+impl QueueEnd {
+    /// One queue confirms in the order in which it was sent to.
+    fn confirm(&mut self, Confirmed { number, outcome }: Confirmed) -> Outcome<()> {
         outcome.map_err(|error| format!("message {number} was not taken: {error}"))?;
-        self.confirmed += u64::from(number != PROBE);
-        if at_ns > 0 {
+        if number != self.first {
+            return Err(format!("message {number} was confirmed before {}", self.first).into());
+        }
+        self.first += 1;
+        self.confirmed += u64::from(number >= self.probes);
+        if let Some(at_ns @ 1..) = self.sent_ns.pop_front() {
             self.latencies.saturating_record(now_ns().saturating_sub(at_ns));
         }
         Ok(())
     }
 
-    /// Hands what is new to the library, in its order, and hears what was confirmed.
+    /// Hears what was confirmed.
     fn drain(&mut self) -> Outcome<()> {
-        while let Some(Some(confirmation)) = self.open.next().now_or_never() {
-            self.confirm(confirmation)?;
+        while let Some(confirmed) = self.producer.try_confirmed() {
+            self.confirm(confirmed)?;
         }
         Ok(())
     }
 }
 
-impl Outlet for Producer {
+impl Outlet for QueueEnd {
     async fn publish(&mut self, _: &str, payload: &[u8]) -> Outcome<()> {
         let (number, at_ns) = read_stamp(payload).ok_or("a payload has a number")?;
-        let sent = self.client.send(QUEUE).bytes(payload.to_vec()).send();
-        // Tokio's budget of a turn would leave those beyond a hundred for later, behind new ones.
-        let sent = unconstrained(sent.map(move |sent| (number, at_ns, sent.map(|_| ()))));
-        self.open.push(Box::pin(sent));
+        let sent = self.producer.send(self.client.send(QUEUE).bytes(payload.to_vec())).await?;
+        self.sent_ns.push_back(at_ns);
+        if number == PROBE {
+            self.probes = sent + 1;
+        }
         Ok(())
     }
 
@@ -85,9 +89,9 @@ impl Outlet for Producer {
     }
 
     async fn confirmation(&mut self) -> Outcome<()> {
-        match self.open.next().await {
-            Some(confirmation) => {
-                self.confirm(confirmation)?;
+        match self.producer.confirmed().await {
+            Some(confirmed) => {
+                self.confirm(confirmed)?;
                 self.drain()
             }
             None => std::future::pending().await,
@@ -100,8 +104,10 @@ pub(crate) fn producer(at: &str, reports: &str, load: Load, watch: Watch) -> Out
     block_on(async {
         let client = Client::connect(at).await?;
         let latencies = Histogram::new_with_bounds(1, 60_000_000_000, 3)?;
-        let open = FuturesUnordered::new();
-        let mut outlet = Producer { client, open, confirmed: 0, latencies };
+        let producer = client.producer(load.in_flight);
+        let (sent_ns, first, probes, confirmed) = (VecDeque::new(), 0, 0, 0);
+        let mut outlet =
+            QueueEnd { client, producer, sent_ns, first, probes, confirmed, latencies };
         let flow = Pace::new(reports, load, watch).await?.run(&mut outlet).await?;
         let [p50_ns, p99_ns] = [0.5, 0.99].map(|part| outlet.latencies.value_at_quantile(part));
         Ok(Produced { flow, confirmed: outlet.confirmed, p50_ns, p99_ns })

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::Error;
 use super::consumers::Consumer;
+use super::producer::Confirms;
 use super::queues::Receipt;
 use super::routes::{Route, Window};
 use crate::envelope::{Batch, Encoding};
@@ -74,6 +75,10 @@ pub(super) enum Command {
     Consume { consumer: Box<Consumer>, pending: Pending },
     /// Nobody takes its messages any more.
     Leave { id: u64 },
+    /// Tell a producer what becomes of its messages.
+    Produce { id: u64, confirms: Arc<Confirms> },
+    /// It wants to hear no more.
+    Retire { id: u64 },
     /// These deliveries are done.
     Ack(Vec<RunId>),
 }

@@ -19,6 +19,7 @@ use zmq::{DONTWAIT, Message, SNDMORE, Socket};
 use super::Error;
 use super::connection::{Answer, Command, Lane, Pending};
 use super::consumers::Consumers;
+use super::producer::Producers;
 use super::queues::Receipt;
 use super::routes::Routes;
 use super::topics::UNCONFIRMED;
@@ -59,6 +60,7 @@ struct Driver {
     routes: Routes,
     /// Its consumers of queues.
     consumers: Consumers,
+    producers: Producers,
     /// Refusals of events that nobody waits for, and the last of them.
     untold: u64,
     last_refusal: Option<Refusal>,
@@ -91,6 +93,7 @@ pub(super) fn start(address: &str, role: Role) -> Result<Arc<Lane>, Error> {
         waiting: std::collections::VecDeque::new(),
         routes: Routes::new(lane.clone()),
         consumers: Consumers::new(lane.clone()),
+        producers: Producers::default(),
         untold: 0,
         last_refusal: None,
         answers: Vec::new(),
@@ -170,6 +173,7 @@ impl Driver {
         for (_, pending) in self.pending.drain() {
             let _ = pending.reply.send(Err(Error::Closed));
         }
+        self.producers.close();
         if let Some(serving) = &mut self.serving {
             serving.in_hand.drain().for_each(|(_, task)| task.abort());
         }
@@ -231,6 +235,8 @@ impl Driver {
                 let request = self.consumers.remove(id);
                 self.say(request.as_slice());
             }
+            Command::Produce { id, confirms } => self.producers.add(id, confirms),
+            Command::Retire { id } => self.producers.remove(id),
             Command::Ack(ids) => {
                 for ids in ids.chunks(IDS_AT_ONCE) {
                     let (id, ids, verdict) = (None, ids.to_vec(), Verdict::Ack);
@@ -370,7 +376,10 @@ impl Driver {
                 self.last_refusal = Some(*error);
             }
             Reply::Error { id: Some(id), error, .. } => {
-                if !Routes::refused(&id, &error) && !Consumers::refused(&id, &error) {
+                if !Routes::refused(&id, &error)
+                    && !Consumers::refused(&id, &error)
+                    && let Some(Err(error)) = self.producers.take(&id, Err(error))
+                {
                     if let Ok(key) = id.parse() {
                         self.consumers.forget(key);
                     }
@@ -398,7 +407,9 @@ impl Driver {
             Reply::Deliver(delivered) => self.consumers.take(*delivered),
             Reply::Sent { id, message, durability, queues } => {
                 let receipt = Receipt { message, durability, queues };
-                self.answer(&id, Ok(Answer::Sent(receipt)));
+                if self.producers.take(&id, Ok(receipt)).is_some() {
+                    self.answer(&id, Ok(Answer::Sent(receipt)));
+                }
             }
             Reply::Acked { id, unknown, .. } => {
                 self.answer(&id, Ok(Answer::Acked(unknown.is_empty())));
@@ -455,6 +466,7 @@ impl Driver {
                 Error::refused(Code::OutcomeUnknown, "the connection to the broker was lost");
             let _ = pending.reply.send(Err(lost));
         }
+        self.producers.lost();
         let probe = self.routes.lost();
         self.say(probe.as_slice());
         let consumers = self.consumers.again();

@@ -20,6 +20,7 @@ mod connection;
 mod consumers;
 mod driver;
 mod graph;
+mod producer;
 mod queues;
 mod routes;
 #[cfg(test)]
@@ -41,6 +42,7 @@ use tokio::sync::mpsc;
 pub use body::{ReadBody, args_of};
 use connection::{Answer, Lane};
 pub use graph::{GraphBuilder, Step};
+pub use producer::{Confirmed, Producer};
 pub use queues::{Deliveries, Delivery, Durability, Nack, Receipt, SendBuilder};
 pub use topics::{Event, PublishBuilder, Replay, SubscribeBuilder, Subscription};
 pub use worker::{Job, Worker};

@@ -146,11 +146,25 @@ impl SendBuilder {
         self
     }
 
-    /// Sends the message and waits until its queues have it. Many may be on their way at once.
-    pub async fn send(self) -> Result<Receipt, Error> {
-        let Self { lane, queue, topic, draft, options } = self;
+    fn message(self, id: SmolStr) -> Result<Box<Send>, Error> {
+        let Self { queue, topic, draft, options, .. } = self;
         let event = Arc::new(draft.event(topic)?);
-        let send = |id| Request::Send(Box::new(Send { id, confirm: true, queue, event, options }));
+        Ok(Box::new(Send { id, confirm: true, queue, event, options }))
+    }
+
+    pub(super) fn request(self, id: SmolStr) -> Result<Request, Error> {
+        self.message(id).map(Request::Send)
+    }
+
+    /// Sends the message and waits until its queues have it. Many may be on their way at once;
+    /// a [`Producer`](super::Producer) does that for less.
+    pub async fn send(self) -> Result<Receipt, Error> {
+        let lane = self.lane.clone();
+        let mut message = self.message(SmolStr::default())?;
+        let send = |id| {
+            message.id = id;
+            Request::Send(message)
+        };
         match connection::ask(&lane, PATIENCE, send).await? {
             Answer::Sent(receipt) => Ok(receipt),
             _ => Err(Error::Closed),

@@ -473,6 +473,7 @@ impl Core {
             let Some(slot) = self.dirty.pop() else { break };
             self.flush(now, slot);
         }
+        self.store.send();
     }
 
     fn flush(&mut self, now: Time, slot: u32) {

@@ -8,7 +8,7 @@ use mpreg_patterns::base::Map;
 use mpreg_patterns::store::{Ask, Message, Place, Told};
 
 use super::lines::{Draft, Lane, Lines, Row};
-use super::lmdb::Tables;
+use super::lmdb::{self, Tables};
 use super::record::{self, Key, Shelf};
 
 /// Records of lanes that were cleared, removed by one transaction.
@@ -25,6 +25,8 @@ pub(super) struct Batch<'a> {
     buffer: Vec<u8>,
     /// No key of a message is above it.
     last: Key,
+    /// A lane, and rising keys of what is to be deleted in it.
+    run: ((u32, u8), Vec<Key>),
     /// What fetches found.
     pub(super) told: Vec<Told>,
 }
@@ -39,21 +41,26 @@ impl<'a> Batch<'a> {
         let (write, draft) = (env.write_txn()?, Draft::default());
         let last = tables.messages.last(&write)?.and_then(|(key, _)| key.try_into().ok());
         let (last, buffer, told) = (last.unwrap_or([0; 24]), Vec::new(), Vec::new());
-        Ok(Self { tables, write, lines, draft, limit, buffer, last, told })
+        let run = ((0, 0), Vec::new());
+        Ok(Self { tables, write, lines, draft, limit, buffer, last, run, told })
     }
 
     /// Applies asks until one finds no room within the limit; says how many come before that one.
     pub(super) fn apply(&mut self, asks: &[Ask]) -> heed::Result<usize> {
         let mut passing = passing(asks);
         for (index, ask) in asks.iter().enumerate() {
+            if !matches!(ask, Ask::Put { .. } | Ask::Delete { .. }) {
+                self.delete_run()?;
+            }
+            let passes = if passing.is_empty() { None } else { passing.remove(&index) };
             match ask {
-                Ask::Put { place, message } => match passing.remove(&index) {
+                Ask::Put { place, message } => match passes {
                     Some(delete) if self.is_new(place) => _ = passing.insert(delete, delete),
                     Some(_) => {}
                     None if self.is_full()? => return Ok(index),
                     None => self.put(place, message)?,
                 },
-                Ask::Delete { .. } if passing.remove(&index).is_some() => {}
+                Ask::Delete { .. } if passes.is_some() => {}
                 Ask::Delete { place } => self.delete(place)?,
                 Ask::Line { line, about } => self.row(*line).about = about.clone(),
                 Ask::Clear { line, lane } if self.known(*line).is_some() => {
@@ -69,6 +76,7 @@ impl<'a> Batch<'a> {
                 Ask::Fetch { .. } => self.fetch(ask)?,
             }
         }
+        self.delete_run()?;
         Ok(asks.len())
     }
 
@@ -128,26 +136,31 @@ impl<'a> Batch<'a> {
         self.known(place.line).is_none_or(|row| place.seq >= row.next_seq)
     }
 
-    fn is_full(&self) -> heed::Result<bool> {
-        match self.limit {
-            Some(limit) => Ok(self.tables.used_bytes(&self.write)? > limit),
-            None => Ok(false),
-        }
+    fn is_full(&mut self) -> heed::Result<bool> {
+        let Some(limit) = self.limit else { return Ok(false) };
+        self.delete_run()?;
+        Ok(self.tables.used_bytes(&self.write)? > limit)
     }
 
     fn put(&mut self, place: &Place, message: &Message) -> heed::Result<()> {
         let fresh = self.lines.next_shelf + self.draft.shelves;
-        let is_new = self.is_new(place);
-        let lane = self.lane(place.line, place.lane);
-        if lane.shelf == 0 {
+        let row = self.row(place.line);
+        let is_new = place.seq >= row.next_seq;
+        let lane = &mut row.lanes[usize::from(place.lane)];
+        let is_first = lane.shelf == 0;
+        if is_first {
             lane.shelf = fresh;
-            self.draft.shelves += 1;
         }
-        let shelf = self.lane(place.line, place.lane).shelf;
+        let shelf = lane.shelf;
+        self.draft.shelves += u64::from(is_first);
+        if !is_new {
+            // It may stand where something is to be deleted.
+            self.delete_run()?;
+        }
         let key = record::key(shelf, place.at_ms, place.seq);
         if !is_new && let Some(before) = self.tables.messages.get(&self.write, &key)? {
             let bytes = record::load_bytes(before);
-            self.lane(place.line, place.lane).take(bytes);
+            self.lane(place.line, place.lane).take(1, bytes);
         }
         record::encode(&key, place, message, &mut self.buffer);
         // What is put behind all else fills its page; between others it would leave halves.
@@ -161,13 +174,31 @@ impl<'a> Batch<'a> {
     }
 
     fn delete(&mut self, place: &Place) -> heed::Result<()> {
+        let lane = (place.line, place.lane);
         let Some(row) = self.known(place.line) else { return Ok(()) };
-        let shelf = row.lanes[usize::from(place.lane)].shelf;
-        let key = record::key(shelf, place.at_ms, place.seq);
-        let Some(record) = self.tables.messages.get(&self.write, &key)? else { return Ok(()) };
-        let bytes = record::load_bytes(record);
-        self.tables.messages.delete(&mut self.write, &key)?;
-        self.lane(place.line, place.lane).take(bytes);
+        let key = record::key(row.lanes[usize::from(place.lane)].shelf, place.at_ms, place.seq);
+        if self.run.0 != lane || self.run.1.last().is_some_and(|last| *last >= key) {
+            self.delete_run()?;
+            self.run.0 = lane;
+        }
+        self.run.1.push(key);
+        Ok(())
+    }
+
+    /// Deletes what was gathered: what stands side by side is found at once.
+    fn delete_run(&mut self) -> heed::Result<()> {
+        if self.run.1.is_empty() {
+            return Ok(());
+        }
+        let ((line, lane), mut keys) = std::mem::take(&mut self.run);
+        let (mut count, mut bytes) = (0, 0);
+        lmdb::delete_run(self.tables.messages, &mut self.write, &keys, |record| {
+            count += 1;
+            bytes += record::load_bytes(record);
+        })?;
+        self.lane(line, lane).take(count, bytes);
+        keys.clear();
+        self.run = ((line, lane), keys);
         Ok(())
     }
 
@@ -198,7 +229,7 @@ impl<'a> Batch<'a> {
         };
         self.tables.damaged.put(&mut self.write, &damaged_key(place), &record)?;
         self.tables.messages.delete(&mut self.write, &key)?;
-        self.lane(place.line, place.lane).take(record::load_bytes(&record));
+        self.lane(place.line, place.lane).take(1, record::load_bytes(&record));
         Ok(())
     }
 }
@@ -218,6 +249,17 @@ fn damaged_key(place: &Place) -> [u8; 21] {
 fn passing(asks: &[Ask]) -> Map<usize, usize> {
     let mut put: Map<(u32, u8), Map<(u64, u64), usize>> = Map::default();
     let mut passing = Map::default();
+    let (mut first_put, mut last_deleted) = (u64::MAX, 0);
+    for ask in asks {
+        match ask {
+            Ask::Put { place, .. } => first_put = first_put.min(place.seq),
+            Ask::Delete { place } => last_deleted = last_deleted.max(place.seq),
+            _ => {}
+        }
+    }
+    if last_deleted < first_put {
+        return passing;
+    }
     for (index, ask) in asks.iter().enumerate() {
         match ask {
             Ask::Put { place, .. } => {

@@ -31,8 +31,8 @@ impl Lane {
     }
 
     /// An empty lane holds no bytes, also where a damaged record told a wrong number of them.
-    pub(super) const fn take(&mut self, bytes: u64) {
-        self.load.count = self.load.count.saturating_sub(1);
+    pub(super) const fn take(&mut self, count: u64, bytes: u64) {
+        self.load.count = self.load.count.saturating_sub(count);
         self.load.bytes = match self.load.count {
             0 => 0,
             _ => self.load.bytes.saturating_sub(bytes),

@@ -1,5 +1,6 @@
 //! The environment and its tables: all that is said to LMDB about files and maps.
 
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use heed::types::Bytes;
@@ -7,6 +8,8 @@ use heed::{CommitOrAbort, CompactionOption, Database, Env, EnvOpenOptions, RwTxn
 
 /// What a map is a multiple of, bytes: above any system's page.
 pub(super) const MAP_STEP: usize = 1 << 16;
+/// Records between two that are deleted beyond which the second is looked up.
+const STRANGERS: usize = 8;
 /// Tables that one environment may have.
 const TABLES: u32 = 8;
 
@@ -79,6 +82,39 @@ impl Tables {
         }
         Ok(bytes)
     }
+}
+
+/// Deletes what stands under `keys`, which rise, and hands over each record that did.
+pub(super) fn delete_run<K: AsRef<[u8]>>(
+    table: Table,
+    write: &mut RwTxn<'_>,
+    keys: &[K],
+    mut gone: impl FnMut(&[u8]),
+) -> heed::Result<()> {
+    let mut keys = keys.iter().map(AsRef::as_ref).peekable();
+    while let Some(&first) = keys.peek() {
+        let range = (Bound::Included(first), Bound::Unbounded);
+        let mut cursor = table.range_mut(write, &range)?;
+        let mut strangers = 0;
+        while strangers < STRANGERS {
+            let Some((key, record)) = cursor.next().transpose()? else { return Ok(()) };
+            while keys.next_if(|wanted| *wanted < key).is_some() {}
+            match keys.peek() {
+                None => return Ok(()),
+                Some(wanted) if *wanted == key => {
+                    gone(record);
+                    keys.next();
+                    #[expect(unsafe_code, reason = "nothing read from the table is kept")]
+                    // SAFETY: key and record, which point into the page, are not used any more.
+                    unsafe {
+                        cursor.del_current()?;
+                    }
+                }
+                Some(_) => strangers += 1,
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Writes what is in use of `env` to a file, without gaps.

@@ -32,6 +32,9 @@ use mpreg_patterns::store::{Ask, Line, Told};
 pub use check::{Damage, LineReport, Report, check, compact, salvage};
 use worker::{Stamped, Teller, Worker};
 
+/// Asks that the thread is told of at once, at most: it begins while others are still gathered.
+const ASKS_AT_ONCE: usize = 256;
+
 /// The least that `max_bytes` may be.
 pub const MIN_BYTES: u64 = 1 << 20;
 
@@ -122,7 +125,9 @@ pub fn folder(data: &Path) -> PathBuf {
 /// Dropping it waits until all that was asked is on disk.
 #[derive(Debug)]
 pub struct Store {
-    asks: Option<Sender<Stamped<Ask>>>,
+    asks: Option<Sender<Stamped<Vec<Ask>>>>,
+    /// What the thread has not been told of yet.
+    gathered: Vec<Ask>,
     told: Receiver<Stamped<Told>>,
     rung: Arc<AtomicBool>,
     epoch: u64,
@@ -154,7 +159,8 @@ impl Store {
             .name("mpreg-store".into())
             .spawn(move || worker.run(&opened))
             .map_err(|why| StoreError::Folder { folder: folder.to_owned(), why })?;
-        let store = Self { asks, told, rung, epoch: 0, thread: Some(thread) };
+        let gathered = Vec::new();
+        let store = Self { asks, gathered, told, rung, epoch: 0, thread: Some(thread) };
         let lines = first.recv().unwrap_or_else(|_| {
             let (file, why) = (lmdb::data_file(folder), "its thread has ended".into());
             Err(StoreError::Unusable { file, why })
@@ -162,11 +168,22 @@ impl Store {
         Ok((store, lines))
     }
 
-    /// Asks. Never waits.
-    pub fn ask(&self, ask: Ask) {
-        if let Some(asks) = &self.asks {
+    /// Asks, with the next [`Self::send`] or [`Self::told`] at the latest. Never waits.
+    pub fn ask(&mut self, ask: Ask) {
+        self.gathered.push(ask);
+        if self.gathered.len() >= ASKS_AT_ONCE {
+            self.send();
+        }
+    }
+
+    /// Lets the thread know what was asked.
+    pub fn send(&mut self) {
+        if let Some(asks) = &self.asks
+            && !self.gathered.is_empty()
+        {
+            let asked = std::mem::replace(&mut self.gathered, Vec::with_capacity(ASKS_AT_ONCE));
             // A thread that panicked has said so; what it would have told is never told.
-            _ = asks.send((self.epoch, ask));
+            _ = asks.send((self.epoch, asked));
         }
     }
 
@@ -174,6 +191,7 @@ impl Store {
     ///
     /// What is asked after `Failed` was told and before `Opened` is, is dropped, fetches included.
     pub fn told(&mut self) -> Option<Told> {
+        self.send();
         let (epoch, told) = self.told.try_recv().ok().or_else(|| {
             // Looked at once more after this: whoever tells from now on rings.
             self.rung.store(false, Ordering::SeqCst);
@@ -188,6 +206,7 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
+        self.send();
         self.asks = None;
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()

@@ -84,8 +84,10 @@ impl Rig {
         Self::of(self.folder, self.options)
     }
 
-    fn ask(&self, asks: impl IntoIterator<Item = Ask>) {
-        asks.into_iter().for_each(|ask| self.store.as_ref().unwrap().ask(ask));
+    fn ask(&mut self, asks: impl IntoIterator<Item = Ask>) {
+        let store = self.store.as_mut().unwrap();
+        asks.into_iter().for_each(|ask| store.ask(ask));
+        store.send();
     }
 
     fn next(&mut self) -> Told {
@@ -216,12 +218,14 @@ fn a_message_that_goes_within_a_batch_is_never_written() {
     };
     let (mut store, _) = Store::open(folder.path(), &Options::default(), waker).unwrap();
     store.ask(Ask::Line { line: 1, about: about("jobs") });
+    store.send();
     bell.recv_timeout(PATIENCE).unwrap();
     let before = std::fs::read(lmdb::data_file(folder.path())).unwrap();
     for seq in 0..1_000 {
         store.ask(put(seq, "passing"));
         store.ask(delete(seq));
     }
+    store.send();
     assert_eq!(store.told(), Some(Told::Synced { writes: 1 }));
     assert_eq!(store.told(), None);
     go_on.send(()).unwrap();
@@ -667,4 +671,28 @@ proptest! {
             (9..12).for_each(|lane| model.fetch(&mut rig, (line, lane), 0, 1_000));
         }
     }
+}
+
+/// Deletes are gathered: those that do not rise, are not there, are put again in between, or have
+/// others between them are as if each had been done by itself.
+#[test]
+fn many_deletes_are_as_one_after_the_other() {
+    let mut rig = Rig::new();
+    rig.ask([Ask::Line { line: 1, about: about("jobs") }]);
+    rig.ask((0..100).map(|seq| put(seq, &seq.to_string())));
+    rig.ask([fetch(1)]);
+    let mut left: Vec<u64> = (0..100).collect();
+    let gone: Vec<u64> = (0..20).chain([50, 3, 49, 200, 30, 90]).chain(91..=99).collect();
+    left.retain(|seq| !gone.contains(seq));
+    rig.ask(gone.into_iter().map(delete));
+    rig.ask([delete(20), put(20, "again"), delete(21), put(100, "new"), delete(100), fetch(2)]);
+    left.retain(|seq| *seq != 21);
+    rig.fetched(1);
+    let texts = left.iter().map(|seq| if *seq == 20 { "again".into() } else { seq.to_string() });
+    let texts: Vec<String> = texts.collect();
+    assert_eq!(rig.fetched(2).0, texts);
+    let rig = rig.reopen(|_| {});
+    assert_eq!(rig.lines[0].lanes[5].count, left.len() as u64);
+    let bytes: usize = texts.iter().map(|text| message(text).bytes()).sum();
+    assert_eq!(rig.lines[0].lanes[5].bytes, bytes as u64);
 }

@@ -53,7 +53,7 @@ impl Teller {
 pub(super) struct Worker {
     pub(super) folder: PathBuf,
     pub(super) options: Options,
-    pub(super) asks: Receiver<Stamped<Ask>>,
+    pub(super) asks: Receiver<Stamped<Vec<Ask>>>,
     pub(super) teller: Teller,
     /// Of what is open now. What was asked of an earlier one is dropped: the core asked before it
     /// knew.
@@ -114,10 +114,10 @@ impl Worker {
     /// the handle is gone and all is taken.
     fn gather(&self, batch: &mut Vec<Ask>, wait: bool) -> bool {
         let mut bytes = 0;
-        let mut take = |(epoch, ask): Stamped<Ask>| {
+        let mut take = |(epoch, asks): Stamped<Vec<Ask>>| {
             if epoch == self.epoch {
-                bytes += bytes_of(&ask);
-                batch.push(ask);
+                bytes += asks.iter().map(bytes_of).sum::<usize>();
+                batch.extend(asks);
             }
             batch.len() < BATCH_ASKS && bytes < BATCH_BYTES
         };

@@ -15,7 +15,7 @@ use crate::rig::{json as parsed, mpreg, turn};
 /// A data folder with a queue of three messages.
 fn fill(data: &Path) -> std::path::PathBuf {
     let folder = folder(data);
-    let (store, _) = Store::open(&folder, &Options::default(), || {}).unwrap();
+    let (mut store, _) = Store::open(&folder, &Options::default(), || {}).unwrap();
     store.ask(Ask::Line { line: 4, about: r#"{"queue":"jobs"}"#.into() });
     for seq in 1..=3 {
         let payload = Value::json(format!("\"message number {seq}\""));

@@ -178,8 +178,8 @@ impl Queues {
             return;
         }
         consumer.queued = true;
-        let line = consumer.line;
-        self.lines[line as usize].takers.push_back(at);
+        let (line, peer) = (consumer.line, consumer.peer);
+        self.lines[line as usize].takers.push_back((at, peer));
         self.wake(line);
     }
 
@@ -253,12 +253,13 @@ impl Queues {
                 return Some(Taker::Wait(id));
             }
         }
-        while let Some(at) = line.takers.pop_front() {
-            let stalled = self.consumers.is_stalled(at);
-            let Some(consumer) = self.consumers.get(at) else { continue };
+        while let Some((of, peer)) = line.takers.pop_front() {
+            let stalled = self.consumers.is_stalled(of);
+            let consumer = self.consumers.get(of).filter(|it| it.peer == peer && it.line == at);
+            let Some(consumer) = consumer else { continue };
             consumer.queued = false;
             if !stalled && consumer.in_hand < consumer.credit {
-                return Some(Taker::Consumer(at));
+                return Some(Taker::Consumer(of));
             }
         }
         None
@@ -269,9 +270,9 @@ impl Queues {
         let line = &mut self.lines[at as usize];
         match taker {
             Taker::Wait(id) => line.waits.push_front((id.slot, id.serial)),
-            Taker::Consumer(consumer) => {
-                line.takers.push_front(consumer);
-                if let Some(consumer) = self.consumers.get(consumer) {
+            Taker::Consumer(of) => {
+                if let Some(consumer) = self.consumers.get(of) {
+                    line.takers.push_front((of, consumer.peer));
                     consumer.queued = true;
                 }
             }

@@ -368,8 +368,11 @@ impl Node {
     fn abandon(&mut self, now: Time) {
         let turn = self.abandoned.len().min(STEPS_PER_TURN);
         for (peer, key) in self.abandoned.drain(..turn).collect::<Vec<_>>() {
-            // It may have had its outcome since, and its key be another's.
-            if self.requests.get(key).is_some_and(|request| request.peer == peer)
+            // It may have had its outcome since, and its key be another's. What cannot be given up
+            // keeps its key until it has one: whoever had that key next would be answered for it.
+            let request = self.requests.get(key).filter(|request| request.peer == peer);
+            let ends = request.map(|request| request.target);
+            if ends.is_some_and(|target| !matches!(target, Target::New | Target::Send))
                 && let Some(request) = self.requests.end(key)
             {
                 self.watched.remove(&key);

@@ -231,6 +231,7 @@ impl Queues {
         // What is in hand stays, so it is put again after its lane was cleared.
         let kept: Vec<_> = self.consumers.held(at).cloned().collect();
         let line = &mut self.lines[at as usize];
+        line.release_all_but(&kept);
         line.held.count = kept.len() as u64;
         line.held.bytes = kept.iter().map(lane::Entry::bytes).sum();
         let purged = before.saturating_sub(line.held.count);

@@ -112,15 +112,20 @@ impl Line {
         let mut lanes: Vec<u8> = self.ready.iter().map(|(lane, _)| *lane).collect();
         self.ready.iter_mut().for_each(|(_, lane)| lane.clear(memory));
         self.ready.clear();
-        if self.delayed.len() > 0 {
-            lanes.push(LANE_DELAYED);
-        }
+        // What was delayed stands there still once it is ready, or in hand.
+        lanes.push(LANE_DELAYED);
         self.delayed.clear(memory);
         for busy in self.busy.values_mut() {
             *memory -= busy.parked.drain(..).map(|(_, entry)| entry.bytes()).sum::<u64>();
         }
         self.parked = 0;
         lanes
+    }
+
+    /// Lets all keys go but those of what is in hand: nothing else of them is left.
+    pub(super) fn release_all_but(&mut self, in_hand: &[Entry]) {
+        let held: Set<u64> = in_hand.iter().map(|entry| entry.place.seq).collect();
+        self.busy.retain(|_, busy| held.contains(&busy.seq));
     }
 
     pub(super) fn clear_dead(&mut self, memory: &mut u64) {

@@ -42,16 +42,12 @@ impl Confirm {
 
     /// Nothing that is held will be safe.
     pub(super) fn fail(&mut self, why: &Refusal, out: &mut Out<Output>) {
-        for (_, answer) in self.held.drain(..) {
-            let refusal = why.clone();
-            out.push(match answer {
-                Output::Sent { by, .. } => Output::Sent { by, outcome: Err(refusal) },
-                Output::Acked { to, id, .. } => Output::Acked { to, id, outcome: Err(refusal) },
-                Output::Settled { graph, .. } => Output::Settled { graph, outcome: Err(refusal) },
-                Output::Done { origin, .. } => Output::Done { origin, outcome: Err(refusal) },
-                other => other,
-            });
-        }
+        out.extend(self.held.drain(..).map(|(_, answer)| refused(answer, why)));
+    }
+
+    /// How many writes are safe.
+    pub(super) const fn safe(&self) -> u64 {
+        self.synced
     }
 
     /// Takes out what was to leave through outlets: to which, and its bytes.
@@ -75,5 +71,17 @@ impl Confirm {
     /// Answers that wait.
     pub(super) fn len(&self) -> usize {
         self.held.len()
+    }
+}
+
+/// An answer that says why it is not so.
+pub(super) fn refused(answer: Output, why: &Refusal) -> Output {
+    let refusal = why.clone();
+    match answer {
+        Output::Sent { by, .. } => Output::Sent { by, outcome: Err(refusal) },
+        Output::Acked { to, id, .. } => Output::Acked { to, id, outcome: Err(refusal) },
+        Output::Settled { graph, .. } => Output::Settled { graph, outcome: Err(refusal) },
+        Output::Done { origin, .. } => Output::Done { origin, outcome: Err(refusal) },
+        other => other,
     }
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
+use super::Holder;
 use super::lane::{Entry, Lane, Order};
 use super::settings::{Kind, Settings};
 use crate::base::limits::{FRONT_BYTES, FRONT_COUNT, FRONT_FEW, KEYS_PARKED};
-use crate::base::{Map, PeerId, Set, TimerId, seeded};
+use crate::base::{Map, Set, TimerId, seeded};
 use crate::store::{Ask, LANE_DEAD, LANE_DELAYED, LANES_READY, Load, Message, Place};
 
 /// The lane of a message that may go at once.
@@ -55,7 +56,7 @@ pub(super) struct Line {
     parked: usize,
     /// Consumers with credit left, in turn, and their connections: once one is gone its place in
     /// the table is another's.
-    pub(super) takers: VecDeque<(u32, PeerId)>,
+    pub(super) takers: VecDeque<(u32, Holder)>,
     /// Calls of `mpreg.queue.next`, in turn.
     pub(super) waits: VecDeque<(u32, u32)>,
     pub(super) consumers: u32,

@@ -335,6 +335,10 @@ impl Queues {
 
     /// Lets an answer go: what the store has to know first is waited for.
     fn when_safe(&mut self, stored: bool, answer: Output, out: &mut Out<Output>) {
+        if stored && let Some(why) = &self.failed {
+            // What is counted now is void: it would wait for a number that means another write.
+            return out.push(confirm::refused(answer, why));
+        }
         let need = if stored { self.confirm.writes() } else { 0 };
         self.confirm.hold(need, answer, out);
     }

@@ -178,8 +178,8 @@ impl Queues {
             return;
         }
         consumer.queued = true;
-        let (line, peer) = (consumer.line, consumer.peer);
-        self.lines[line as usize].takers.push_back((at, peer));
+        let (line, holder) = (consumer.line, consumer.holder);
+        self.lines[line as usize].takers.push_back((at, holder));
         self.wake(line);
     }
 
@@ -253,9 +253,9 @@ impl Queues {
                 return Some(Taker::Wait(id));
             }
         }
-        while let Some((of, peer)) = line.takers.pop_front() {
+        while let Some((of, holder)) = line.takers.pop_front() {
             let stalled = self.consumers.is_stalled(of);
-            let consumer = self.consumers.get(of).filter(|it| it.peer == peer && it.line == at);
+            let consumer = self.consumers.get(of).filter(|it| it.holder == holder && it.line == at);
             let Some(consumer) = consumer else { continue };
             consumer.queued = false;
             if !stalled && consumer.in_hand < consumer.credit {
@@ -272,7 +272,7 @@ impl Queues {
             Taker::Wait(id) => line.waits.push_front((id.slot, id.serial)),
             Taker::Consumer(of) => {
                 if let Some(consumer) = self.consumers.get(of) {
-                    line.takers.push_front((of, consumer.peer));
+                    line.takers.push_front((of, consumer.holder));
                     consumer.queued = true;
                 }
             }

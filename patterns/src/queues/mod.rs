@@ -92,6 +92,15 @@ pub struct Counters {
     pub damaged: u64,
 }
 
+/// A `dedup` that was sent.
+#[derive(Debug)]
+struct Seen {
+    until_ms: u64,
+    /// The writes after which its message is safe.
+    writes: u64,
+    dedup: SmolStr,
+}
+
 /// One queue.
 #[derive(Debug)]
 struct Queue {
@@ -101,7 +110,7 @@ struct Queue {
     lines: Vec<u32>,
     /// Lately sent, by what they gave as `dedup`; the oldest is forgotten first.
     seen: Map<SmolStr, RunId>,
-    seen_until: VecDeque<(u64, SmolStr)>,
+    seen_until: VecDeque<Seen>,
     counters: Counters,
 }
 

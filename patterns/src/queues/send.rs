@@ -6,7 +6,7 @@ use smol_str::SmolStr;
 
 use super::lane::Entry;
 use super::settings::{Kind, Settings, WhenFull};
-use super::{Output, Queues, Sender};
+use super::{Output, Queues, Seen, Sender};
 use crate::base::limits::DEDUP_ENTRIES;
 use crate::base::{Code, Out, Refusal, RunId, Time};
 use crate::ops::{Durability, Event, SendOptions};
@@ -146,13 +146,13 @@ impl Queues {
                 self.make_room(now, at, line, &message, out)?;
             }
         }
-        if let Some(dedup) = &options.dedup {
-            self.remember(now, at, dedup, event.message);
-        }
         for line in 0..self.queues[at as usize].lines.len() {
             if let Some(line) = self.line_that_gets(at, line) {
                 self.put(now, line, message.clone(), options.delay_ms, out);
             }
+        }
+        if let Some(dedup) = &options.dedup {
+            self.remember(now, at, dedup, event.message);
         }
         Ok(taken)
     }
@@ -253,9 +253,9 @@ impl Queues {
     fn repeats(&mut self, now: Time, at: u32, options: &SendOptions) -> Option<RunId> {
         let dedup = options.dedup.as_ref()?;
         let queue = &mut self.queues[at as usize];
-        while queue.seen_until.front().is_some_and(|(until, _)| *until <= now.wall_ms) {
-            if let Some((_, over)) = queue.seen_until.pop_front() {
-                queue.seen.remove(&over);
+        while queue.seen_until.front().is_some_and(|seen| seen.until_ms <= now.wall_ms) {
+            if let Some(over) = queue.seen_until.pop_front() {
+                queue.seen.remove(&over.dedup);
             }
         }
         queue.seen.get(dedup).copied()
@@ -267,12 +267,32 @@ impl Queues {
             return;
         }
         if queue.seen_until.len() >= DEDUP_ENTRIES
-            && let Some((_, oldest)) = queue.seen_until.pop_front()
+            && let Some(oldest) = queue.seen_until.pop_front()
         {
-            queue.seen.remove(&oldest);
+            queue.seen.remove(&oldest.dedup);
         }
         queue.seen.insert(dedup.clone(), message);
-        queue.seen_until.push_back((now.wall_ms + queue.settings.dedup_ms, dedup.clone()));
+        let (until_ms, writes) =
+            (now.wall_ms.saturating_add(queue.settings.dedup_ms), self.confirm.writes());
+        queue.seen_until.push_back(Seen { until_ms, writes, dedup: dedup.clone() });
+    }
+
+    /// The store has failed: what it may not have was not sent, so that it can be sent again.
+    pub(super) fn forget_unsafe(&mut self) {
+        let safe = self.confirm.safe();
+        for (_, queue) in self.queues.iter_mut().filter(|(_, queue)| queue.stored()) {
+            let seen = &mut queue.seen;
+            queue.seen_until.retain_mut(|of| {
+                let kept = of.writes <= safe;
+                if kept {
+                    // The store begins to count anew.
+                    of.writes = 0;
+                } else {
+                    seen.remove(&of.dedup);
+                }
+                kept
+            });
+        }
     }
 }
 

@@ -61,6 +61,7 @@ impl Queues {
         self.failed = Some(refusal.clone());
         self.keep_back();
         self.confirm.fail(refusal, out);
+        self.forget_unsafe();
         for (_, search) in std::mem::take(&mut self.searches) {
             out.push(Output::Done { origin: search.origin, outcome: Err(refusal.clone()) });
         }

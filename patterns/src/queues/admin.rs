@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use serde_json::json;
 use smol_str::SmolStr;
 
@@ -137,16 +138,22 @@ impl Queues {
     /// Lets the store know what a line is.
     pub(super) fn tell_line(&mut self, at: u32, out: &mut Out<Output>) {
         let line = &self.lines[at as usize];
-        let queue = &self.queues[line.queue as usize];
-        if queue.stored() {
-            let about = json!({
-                "queue": queue.name.as_str(),
-                "group": line.group.as_deref(),
-                "settings": queue.settings,
-            });
-            let ask = Ask::Line { line: line.number, about: about.to_string().into() };
-            self.ask(ask, out);
+        if self.queues[line.queue as usize].stored() {
+            let (line, about) = (line.number, self.about(at));
+            self.ask(Ask::Line { line, about }, out);
         }
+    }
+
+    /// What is to be known of a line after a restart.
+    pub(super) fn about(&self, at: u32) -> Bytes {
+        let line = &self.lines[at as usize];
+        let queue = &self.queues[line.queue as usize];
+        let about = json!({
+            "queue": queue.name.as_str(),
+            "group": line.group.as_deref(),
+            "settings": queue.settings,
+        });
+        about.to_string().into()
     }
 
     pub(super) fn delete(&mut self, origin: Origin, name: &str, out: &mut Out<Output>) {

@@ -99,10 +99,11 @@ impl Queues {
                 of.restore(&line.lanes, line.next_seq, &mut self.memory);
             }
         }
-        // What was made while it failed, or just before, is made again.
+        // What was made or taken over while it failed, or just before, is so again.
         for at in self.stored_lines() {
             let number = self.lines[at as usize].number;
-            if found.binary_search_by_key(&number, |line| line.line).is_err() {
+            let found = found.binary_search_by_key(&number, |line| line.line).map(|of| &found[of]);
+            if found.map_or(true, |found| found.about != self.about(at)) {
                 self.tell_line(at, out);
             }
             for consumer in self.consumers.of_line(at) {

@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 use super::lane::Entry;
 use super::{Fetch, Output, Queues};
 use crate::base::limits::{DEAD_PER_FETCH, REPLY_PART_BYTES};
-use crate::base::{Origin, Out, Refusal, Set, Time};
+use crate::base::{Code, Origin, Out, Refusal, Set, Time};
 use crate::ops::Delivered;
 use crate::store::{Ask, LANE_DEAD, Message, Place};
 use crate::values::{self, Body, Fault, Frames, Kind, Value, json};
@@ -17,7 +17,7 @@ use crate::values::{self, Body, Fault, Frames, Kind, Value, json};
 pub(super) struct Search {
     pub(super) origin: Origin,
     name: smol_str::SmolStr,
-    /// Lines and lanes that are still to be looked at, the last first.
+    /// Lines, by number, and lanes that are still to be looked at, the last first.
     lanes: Vec<(u32, u8)>,
     after: Option<(u64, u64)>,
     left: u64,
@@ -194,9 +194,9 @@ impl Queues {
             let outcome = shown(&found).map_err(|fault| fault.refusal());
             return out.push(Output::Done { origin, outcome });
         }
-        let lanes_of = |(at, line): (u32, &super::Line)| {
-            let lanes = if dead { vec![LANE_DEAD] } else { line.lanes() };
-            lanes.into_iter().map(move |lane| (at, lane))
+        let lanes_of = |(_, line): (u32, &super::Line)| {
+            let (number, lanes) = (line.number, if dead { vec![LANE_DEAD] } else { line.lanes() });
+            lanes.into_iter().map(move |lane| (number, lane))
         };
         let mut lanes: Vec<(u32, u8)> = lines.flat_map(lanes_of).collect();
         lanes.reverse();
@@ -221,7 +221,14 @@ impl Queues {
         let queue = &self.queues[at as usize];
         let (name, lines) = (queue.name.clone(), queue.lines.clone());
         if queue.stored() {
-            let lanes = lines.iter().rev().map(|line| (*line, LANE_DEAD)).collect();
+            if self.searches.iter().any(|(_, search)| search.moved.is_some() && search.name == name)
+            {
+                // It would read what the first is about to move, and move it once more.
+                let refusal = Refusal::new(Code::Busy, format!("{name} is being redriven already"));
+                return out.push(Output::Done { origin, outcome: Err(refusal) });
+            }
+            let number = |line: &u32| (self.lines[*line as usize].number, LANE_DEAD);
+            let lanes = lines.iter().rev().map(number).collect();
             let (moved, found) = (Some(0), Vec::new());
             let search = Search { origin, name, lanes, after: None, left: count, moved, found };
             return self.search(search, out);
@@ -253,15 +260,15 @@ impl Queues {
     /// Asks for the next piece of what somebody wants to know, or tells what was found.
     fn search(&mut self, mut search: Search, out: &mut Out<Output>) {
         let next = search.lanes.last().copied().filter(|_| search.left > 0);
-        let Some((at, lane)) = next else { return self.search_ends(search, out) };
-        let Some(line) = self.lines.get(at as usize) else {
+        let Some((number, lane)) = next else { return self.search_ends(search, out) };
+        if !self.by_number.contains_key(&number) {
             search.lanes.pop();
             return self.search(search, out);
-        };
+        }
         let fetch = self.next_fetch;
         self.next_fetch = self.next_fetch.wrapping_add(1);
         let count = search.left.min(DEAD_PER_FETCH) as u32;
-        let (number, after) = (line.number, search.after);
+        let after = search.after;
         let slot = self.searches.insert(search);
         self.fetches.insert(fetch, Fetch::Search(slot));
         let bytes = REPLY_PART_BYTES as u32;
@@ -278,8 +285,11 @@ impl Queues {
         out: &mut Out<Output>,
     ) {
         let Some(mut search) = self.searches.try_remove(slot) else { return };
-        let Some(&(at, _)) = search.lanes.last() else { return self.search_ends(search, out) };
-        search.after = messages.last().map(|(place, _)| (place.at_ms, place.seq));
+        let Some(&(number, _)) = search.lanes.last() else { return self.search_ends(search, out) };
+        // Its queue may be gone by now.
+        let Some(&at) = self.by_number.get(&number) else { return self.search(search, out) };
+        let last = messages.last().map(|(place, _)| (place.at_ms, place.seq));
+        search.after = last.or(search.after);
         let read = messages.len() as u64;
         if search.moved.is_some() {
             for (place, message) in messages {
@@ -297,7 +307,7 @@ impl Queues {
             search.found.extend(ready.map(|(place, message)| Entry { place, message }));
         }
         search.left = search.left.saturating_sub(read);
-        if end || read == 0 {
+        if end {
             search.lanes.pop();
             search.after = None;
         }

@@ -279,6 +279,20 @@ impl Line {
         Some(entry)
     }
 
+    /// A message could not be read and is not in the store any more. What is in memory, or in
+    /// somebody's hands, is there all the same.
+    pub(super) fn set_aside(&mut self, place: &Place, in_hand: bool) {
+        let mut parked = self.busy.values().flat_map(|busy| busy.parked.iter().map(|(_, it)| it));
+        if place.lane == LANE_DEAD {
+            self.dead_load.count = self.dead_load.count.saturating_sub(1);
+        } else if !in_hand
+            && !parked.any(|entry| entry.place == *place)
+            && !self.iter(false).any(|entry| entry.place == *place)
+        {
+            self.held.count = self.held.count.saturating_sub(1);
+        }
+    }
+
     /// A dead letter is none any more.
     pub(super) fn rise(&mut self, entry: &Entry) {
         self.dead_load.count = self.dead_load.count.saturating_sub(1);

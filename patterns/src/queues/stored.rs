@@ -51,8 +51,21 @@ impl Queues {
                     self.wake(at);
                 }
             }
-            Some(Fetch::Search(search)) => self.search_on(now, search, messages, end, out),
+            Some(Fetch::Search(search)) => {
+                self.set_aside(damaged);
+                let end = end || messages.is_empty() && damaged.is_empty();
+                self.search_on(now, search, messages, end, out);
+            }
             None => {}
+        }
+    }
+
+    /// What a search could not read is there no more, but for what is in memory.
+    fn set_aside(&mut self, damaged: &[Place]) {
+        for place in damaged {
+            let Some(&at) = self.by_number.get(&place.line) else { continue };
+            let in_hand = self.consumers.places(at).any(|(entry, _)| entry.place == *place);
+            self.lines[at as usize].set_aside(place, in_hand);
         }
     }
 

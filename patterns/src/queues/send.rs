@@ -204,6 +204,7 @@ impl Queues {
                 && let Some(oldest) = self.lines[line as usize].oldest(&mut self.memory)
             {
                 self.counters.dropped += 1;
+                self.queues[at as usize].counters.dropped += 1;
                 if self.heard {
                     let of = (&*oldest.message, oldest.message.attempts);
                     self.tell_message("dropped", line, of, ("full", ""), out);

@@ -61,6 +61,11 @@ impl<'a> Batch<'a> {
                     None => self.put(place, message)?,
                 },
                 Ask::Delete { .. } if passes.is_some() => {}
+                Ask::Move { .. } if self.is_full()? => return Ok(index),
+                Ask::Move { from, to, message } => {
+                    self.delete(from)?;
+                    self.put(to, message)?;
+                }
                 Ask::Delete { place } => self.delete(place)?,
                 Ask::Line { line, about } => self.row(*line).about = about.clone(),
                 Ask::Clear { line, lane } if self.known(*line).is_some() => {
@@ -270,6 +275,12 @@ fn passing(asks: &[Ask]) -> Map<usize, usize> {
                 let lane = put.get_mut(&(place.line, place.lane));
                 if let Some(put) = lane.and_then(|lane| lane.remove(&(place.at_ms, place.seq))) {
                     passing.insert(put, index);
+                }
+            }
+            Ask::Move { from, to, .. } => {
+                for place in [from, to] {
+                    let lane = put.get_mut(&(place.line, place.lane));
+                    lane.and_then(|lane| lane.remove(&(place.at_ms, place.seq)));
                 }
             }
             Ask::Fetch { line, lane, .. } | Ask::Clear { line, lane } => {

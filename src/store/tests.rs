@@ -565,12 +565,10 @@ impl Model {
             }
             Step::Move { nth, lane } => self.nth(nth).map_or_else(Vec::new, |from| {
                 let to = Place { lane, at_ms: 9, ..from };
-                let put = self.put(to);
-                if to == from {
-                    return vec![put];
-                }
                 self.messages.remove(&from);
-                vec![put, Ask::Delete { place: from }]
+                let message = message(&format!("{} moved at {}", self.next_seq, self.writes));
+                self.messages.insert(to, message.clone());
+                vec![Ask::Move { from, to, message }]
             }),
             Step::Delete { nth } => self.nth(nth).map_or_else(Vec::new, |place| {
                 self.messages.remove(&place);

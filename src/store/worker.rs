@@ -172,7 +172,7 @@ impl Worker {
 
 fn bytes_of(ask: &Ask) -> usize {
     match ask {
-        Ask::Put { message, .. } => message.bytes(),
+        Ask::Put { message, .. } | Ask::Move { message, .. } => message.bytes(),
         Ask::Line { about, .. } => about.len(),
         _ => 0,
     }

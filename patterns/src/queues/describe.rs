@@ -250,11 +250,7 @@ impl Queues {
     fn revive(&mut self, now: Time, at: u32, dead: &Entry, out: &mut Out<Output>) {
         let again =
             Message { attempts: 0, death: None, expires_ms: None, ..(*dead.message).clone() };
-        let queue = self.lines[at as usize].queue;
-        if self.queues[queue as usize].stored() {
-            self.ask(Ask::Delete { place: dead.place }, out);
-        }
-        self.put(now, at, Arc::new(again), 0, out);
+        self.put(now, at, (Arc::new(again), Some(dead.place)), 0, out);
     }
 
     /// Asks for the next piece of what somebody wants to know, or tells what was found.

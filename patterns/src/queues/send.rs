@@ -10,7 +10,7 @@ use super::{Output, Queues, Seen, Sender};
 use crate::base::limits::DEDUP_ENTRIES;
 use crate::base::{Code, Out, Refusal, RunId, Time};
 use crate::ops::{Durability, Event, SendOptions};
-use crate::store::{Ask, Load, Message};
+use crate::store::{Load, Message, Place};
 
 impl Queues {
     pub(super) fn send(
@@ -148,7 +148,7 @@ impl Queues {
         }
         for line in 0..self.queues[at as usize].lines.len() {
             if let Some(line) = self.line_that_gets(at, line) {
-                self.put(now, line, message.clone(), options.delay_ms, out);
+                self.put(now, line, (message.clone(), None), options.delay_ms, out);
             }
         }
         if let Some(dedup) = &options.dedup {
@@ -213,7 +213,8 @@ impl Queues {
                 continue;
             }
             if when_full == WhenFull::DeadLetter {
-                self.bury(now, line, (**message).clone(), ("full", "the queue had no room"), out);
+                let dead = ((**message).clone(), None);
+                self.bury(now, line, dead, ("full", "the queue had no room"), out);
             }
             let (line, name) = (&self.lines[line as usize], &self.queues[at as usize].name);
             let Load { count, bytes } = line.held;
@@ -222,12 +223,12 @@ impl Queues {
         }
     }
 
-    /// Puts a new message into a line.
+    /// Puts a new message into a line; in the store it may stand somewhere already.
     pub(super) fn put(
         &mut self,
         now: Time,
         at: u32,
-        message: Arc<Message>,
+        (message, from): (Arc<Message>, Option<Place>),
         delay_ms: u64,
         out: &mut Out<Output>,
     ) {
@@ -239,9 +240,10 @@ impl Queues {
         let waits = delay_ms > 0 || kind == Kind::Delay;
         let due_ms = if waits { now.wall_ms.saturating_add(delay_ms) } else { 0 };
         let place = line.place(kind, message.priority, due_ms);
-        line.add(Entry { place, message: message.clone() }, stored, &mut self.memory);
+        let entry = Entry { place, message };
+        line.add(entry.clone(), stored, &mut self.memory);
         if stored {
-            self.ask(Ask::Put { place, message }, out);
+            self.write(from, entry, out);
         }
         if waits {
             self.ripen(now, at);

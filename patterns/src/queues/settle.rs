@@ -191,20 +191,24 @@ impl Queues {
         let stored = self.queues[line.queue as usize].stored();
         line.enter(moved.clone(), stored, &mut self.memory);
         if stored {
-            self.ask(Ask::Delete { place: entry.place }, out);
-            self.ask(Ask::Put { place, message: moved.message }, out);
+            self.write(Some(entry.place), moved, out);
         }
         self.ripen(now, at);
     }
 
     /// A message is done with.
     pub(super) fn forget(&mut self, at: u32, entry: &Entry, out: &mut Out<Output>) {
+        self.leave(at, entry);
+        if self.queues[self.lines[at as usize].queue as usize].stored() {
+            self.ask(Ask::Delete { place: entry.place }, out);
+        }
+    }
+
+    /// A message is none of those that are held any more.
+    fn leave(&mut self, at: u32, entry: &Entry) {
         let line = &mut self.lines[at as usize];
         line.forget(entry);
         line.release(entry, &mut self.memory);
-        if self.queues[line.queue as usize].stored() {
-            self.ask(Ask::Delete { place: entry.place }, out);
-        }
         self.wake(at);
     }
 
@@ -217,17 +221,18 @@ impl Queues {
         why: (&'static str, &str),
         out: &mut Out<Output>,
     ) {
-        self.forget(at, entry, out);
+        self.leave(at, entry);
         let attempts = entry.message.attempts + u32::from(why.0 != "expired");
-        self.bury(now, at, Message { attempts, ..(*entry.message).clone() }, why, out);
+        let message = Message { attempts, ..(*entry.message).clone() };
+        self.bury(now, at, (message, Some(entry.place)), why, out);
     }
 
-    /// Lays a dead letter down, if there is room for one more.
+    /// Lays a dead letter down, if there is room for one more; it may stand somewhere already.
     pub(super) fn bury(
         &mut self,
         now: Time,
         at: u32,
-        message: Message,
+        (message, from): (Message, Option<Place>),
         (reason, note): (&'static str, &str),
         out: &mut Out<Output>,
     ) {
@@ -238,15 +243,13 @@ impl Queues {
         if full {
             self.counters.dropped += 1;
             queue.counters.dropped += 1;
+            let gone = from.filter(|_| queue.stored());
             if self.heard {
-                let of = (&message, message.attempts);
-                self.tell_message(
-                    "dropped",
-                    at,
-                    of,
-                    (reason, "no room for one more dead letter"),
-                    out,
-                );
+                let (of, why) = ((&message, message.attempts), "no room for one more dead letter");
+                self.tell_message("dropped", at, of, (reason, why), out);
+            }
+            if let Some(place) = gone {
+                self.ask(Ask::Delete { place }, out);
             }
             return;
         }
@@ -263,8 +266,18 @@ impl Queues {
         let dead = Entry { place: Place { lane: LANE_DEAD, ..place }, message };
         line.bury(&dead, stored, &mut self.memory);
         if stored {
-            self.ask(Ask::Put { place: dead.place, message: dead.message }, out);
+            self.write(from, dead, out);
         }
+    }
+
+    /// Asks the store to have a message where it is now, and nowhere else.
+    pub(super) fn write(&mut self, from: Option<Place>, entry: Entry, out: &mut Out<Output>) {
+        let Entry { place, message } = entry;
+        let ask = match from {
+            Some(from) => Ask::Move { from, to: place, message },
+            None => Ask::Put { place, message },
+        };
+        self.ask(ask, out);
     }
 
     /// Leases of a consumer have ended by their time.

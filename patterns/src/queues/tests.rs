@@ -1,5 +1,6 @@
 //! Queues as transcripts.
 
+mod faults;
 mod graphs;
 mod told;
 

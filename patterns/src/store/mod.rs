@@ -93,6 +93,15 @@ pub enum Ask {
         /// What.
         message: Arc<Message>,
     },
+    /// A message has changed, and stands elsewhere in its line: that is so as a whole, or not at all.
+    Move {
+        /// Where it was.
+        from: Place,
+        /// Where it is.
+        to: Place,
+        /// What it is now.
+        message: Arc<Message>,
+    },
     /// A message has gone.
     Delete {
         /// Where it was; it may have been damaged and set aside since.

@@ -45,6 +45,14 @@ impl Shelf {
         told
     }
 
+    /// Does the first that is asked, which is a write, and syncs.
+    pub(crate) fn step(&mut self) -> Told {
+        let ask = self.asked.pop_front().expect("something is asked");
+        self.apply(ask);
+        self.synced = self.written.clone();
+        Told::Synced { writes: self.writes }
+    }
+
     /// Loses what was not synced.
     pub(crate) fn fail(&mut self) -> Told {
         self.asked.clear();
@@ -86,6 +94,12 @@ impl Shelf {
                 let (_, next_seq) = lines.get_mut(&place.line).expect("a line");
                 *next_seq = (*next_seq).max(place.seq + 1);
                 messages.insert(place, message);
+            }
+            Ask::Move { from, to, message } => {
+                let (_, next_seq) = lines.get_mut(&to.line).expect("a line");
+                *next_seq = (*next_seq).max(to.seq + 1);
+                messages.remove(&from);
+                messages.insert(to, message);
             }
             Ask::Delete { place } => {
                 messages.remove(&place);

@@ -10,8 +10,8 @@
 //! → w1 acked d 1
 //! ```
 //!
-//! The store syncs after every line, unless `store waits`; then `store syncs`, `store fails` and
-//! `store opens` say what it does.
+//! The store syncs after every line, unless `store waits`; then `store syncs`, `store steps` (does
+//! one thing and syncs), `store fails` and `store opens` say what it does.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -29,6 +29,10 @@ impl Stage {
         match verb {
             "waits" => self.slow = true,
             "syncs" => self.sync(),
+            "steps" => {
+                let told = self.store.step();
+                self.input(Input::Stored(told));
+            }
             "fails" => {
                 let told = self.store.fail();
                 self.input(Input::Stored(told));

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use mpreg_patterns::base::{Code, Limits, Out, PeerId, Refusal, RunId, Time};
 use mpreg_patterns::node::{About, Input, Node, Output, Rules, error_reply};
-use mpreg_patterns::ops::{Delivery, Reply, Request};
+use mpreg_patterns::ops::{Delivered, Delivery, Reply, Request};
 use mpreg_patterns::outbox::{self, Outbox, Parcel as _};
+use mpreg_patterns::queues;
 use mpreg_patterns::topics::Retain;
 
 use crate::checkers::Checker;
 use crate::network::{Parcel, Sent, reply_bytes};
 use crate::publishers::builtin;
+use crate::store::Store;
 
 /// Replies that one frame holds.
 const COALESCED: usize = 8;
@@ -23,6 +25,8 @@ pub(crate) trait Wire {
     fn send(&mut self, to: usize, life: u32, parcel: Parcel) -> Sent;
     /// Notes that a reply was dropped, since too much waited for its peer.
     fn dropped(&mut self, to: usize, reply: &Reply);
+    /// Notes what passes between the broker and its store.
+    fn note(&mut self, text: impl FnOnce() -> String);
 }
 
 struct Connection {
@@ -45,17 +49,29 @@ pub(crate) struct Broker {
     outbox_out: Out<outbox::Output<Parcel>>,
     /// Whether outputs are being put where they wait.
     answering: bool,
+    pub(crate) store: Store,
+    /// Whether some peers cannot hold some messages.
+    picky: bool,
 }
 
 impl Broker {
-    pub(crate) fn new(epoch: u64, limits: &Limits, rules: &[Retain], seed: u64) -> Self {
+    pub(crate) fn new(
+        epoch: u64,
+        limits: &Limits,
+        rules: &[Retain],
+        seed: u64,
+        store: Store,
+    ) -> Self {
         let endpoints = serde_json::Value::Null;
         let about = About { node: "sim".into(), version: "0.1.0".into(), epoch, endpoints };
         Self {
             node: Node::new(
                 about,
                 limits.clone(),
-                &Rules { retain: rules.to_vec(), ..Rules::default() },
+                &Rules {
+                    retain: rules.to_vec(),
+                    queues: queues::Rules { auto_create: false, ..queues::Rules::default() },
+                },
                 seed,
             ),
             outbox: Outbox::new(limits.outbox_bytes),
@@ -67,7 +83,22 @@ impl Broker {
             out: Out::new(),
             outbox_out: Out::new(),
             answering: false,
+            store,
+            picky: true,
         }
+    }
+
+    /// Takes over what the store has.
+    pub(crate) fn open(&mut self, now: Time, check: &mut Checker) {
+        let told = self.store.open();
+        check.queues.stored(&told, &self.store);
+        self.node.handle(now, Input::Stored(told), &mut self.out);
+    }
+
+    /// Nothing goes wrong any more.
+    pub(crate) const fn settle(&mut self) {
+        self.store.settle();
+        self.picky = false;
     }
 
     fn connection(&mut self, peer: usize) -> Option<&mut Connection> {
@@ -158,7 +189,9 @@ impl Broker {
         wire: &mut impl Wire,
         check: &mut Checker,
     ) {
-        check.topics.socket(now, &input);
+        if !check.queues.socket(now, &input) {
+            check.topics.socket(now, &input);
+        }
         self.node.handle(now, input, &mut self.out);
         self.answers(now, wire, check);
         check.settled();
@@ -176,8 +209,11 @@ impl Broker {
                 match output {
                     Output::Send { to, reply } => self.answer(now, to, reply, wire, check),
                     Output::Broadcast(told) => check.topics.broadcast(&told),
-                    Output::Store(ask) => panic!("nobody plays with queues here: {ask:?}"),
                     Output::Outlet { task, .. } => panic!("nobody has an outlet here: {task:?}"),
+                    Output::Store(ask) => {
+                        wire.note(|| format!("asks {ask:?}"));
+                        self.store.ask(ask);
+                    }
                 }
             }
         }
@@ -197,17 +233,34 @@ impl Broker {
             match &reply {
                 Reply::Run(run) => self.unsent(now, run.id, check),
                 Reply::Event(delivery) => check.topics.left_for_nobody(delivery),
+                Reply::Deliver(delivered) => self.returned(now, delivered, None, check),
                 _ => {}
             }
             return;
         };
-        check.answered(now, to, &reply);
+        if !check.queues.answered(now, to, &reply, &self.store) {
+            check.answered(now, to, &reply);
+        }
+        if let Reply::Deliver(delivered) = &reply {
+            if self.outbox.bytes(to) > self.limits.outbox_bytes / 2 {
+                return self.returned(now, delivered, None, check);
+            }
+            if self.picky && is_odd(to, &delivered.message.event.payload.bytes) {
+                let refusal = Refusal::new(Code::UnencodableValue, "not for this peer");
+                return self.returned(now, delivered, Some(refusal), check);
+            }
+            connection.waiting.push(reply);
+            if connection.waiting.len() >= COALESCED {
+                self.flush(now, to, wire, check);
+            }
+            return;
+        }
         if let Reply::Event(delivery) = &reply {
             if self.outbox.bytes(to) > self.limits.outbox_bytes / 2 {
                 check.topics.tally.undelivered += 1;
                 return self.undelivered(now, to, delivery, check);
             }
-            if is_unencodable(to, delivery) {
+            if is_odd(to, &delivery.event.payload.bytes) {
                 let error = Refusal::new(Code::UnencodableValue, "not for this peer");
                 connection.waiting.push(error_reply(None, Some("event"), error));
                 return self.undelivered(now, to, delivery, check);
@@ -226,6 +279,19 @@ impl Broker {
         let pattern = delivery.pattern.clone();
         check.topics.undelivered(to, &pattern);
         self.node.handle(now, Input::Undelivered { peer: to, pattern }, &mut self.out);
+    }
+
+    /// A message that its consumer's connection does not take.
+    fn returned(
+        &mut self,
+        now: Time,
+        delivered: &Delivered,
+        refusal: Option<Refusal>,
+        check: &mut Checker,
+    ) {
+        check.queues.returned(delivered.id, refusal.is_some());
+        let input = Input::Returned { id: delivered.id, refusal };
+        self.node.handle(now, input, &mut self.out);
     }
 
     /// Hands over what waits for a connection, a frame at a time.
@@ -249,11 +315,18 @@ impl Broker {
 
     /// When the broker next has work.
     pub(crate) fn wake_at(&self) -> Option<u64> {
-        [self.node.wake_at(), self.outbox.wake_at()].into_iter().flatten().min()
+        let all = [self.node.wake_at(), self.outbox.wake_at(), self.store.wake_at()];
+        all.into_iter().flatten().min()
     }
 
     /// One turn: what is due, then everything out.
     pub(crate) fn turn(&mut self, now: Time, wire: &mut impl Wire, check: &mut Checker) {
+        while let Some(told) = self.store.told(now.mono_ns) {
+            wire.note(|| format!("hears {told:?}"));
+            check.queues.stored(&told, &self.store);
+            self.node.handle(now, Input::Stored(told), &mut self.out);
+            self.answers(now, wire, check);
+        }
         if self.node.wake_at().is_some_and(|at_ns| at_ns <= now.mono_ns) {
             self.node.tick(now, &mut self.out);
             self.answers(now, wire, check);
@@ -349,7 +422,8 @@ impl Broker {
         }
         for reply in &parcel.replies {
             // Nobody would count it. Events fit, since they may use half of the outbox only.
-            assert!(!matches!(reply, Reply::Event(_)), "an event was in a frame too much");
+            let counts = matches!(reply, Reply::Event(_) | Reply::Deliver(_));
+            assert!(!counts, "an event or a message was in a frame too much");
             if let Some(peer) = peer {
                 wire.dropped(peer, reply);
             }
@@ -361,9 +435,9 @@ impl Broker {
         self.connection(peer).filter(|it| it.life == life).map(|connection| connection.id)
     }
 
-    /// What `mpreg.topics` says.
-    pub(crate) fn audit(&mut self, now: Time) -> serde_json::Value {
-        let request = builtin("audit", "mpreg.topics", "{\"top\":1000}".into(), 1_000);
+    /// What a built-in says of all there is.
+    pub(crate) fn audit(&mut self, now: Time, fun: &str) -> serde_json::Value {
+        let request = builtin("audit", fun, "{\"top\":1000}".into(), 1_000);
         self.node.handle(now, Input::Request { peer: AUDITOR, request }, &mut self.out);
         let outputs: Vec<Output> = self.out.drain().collect();
         match &outputs[..] {
@@ -388,9 +462,9 @@ impl Broker {
     }
 }
 
-/// Whether a peer's encoding cannot hold an event: for some of the peers, every tenth.
-fn is_unencodable(to: PeerId, delivery: &Delivery) -> bool {
-    to.slot % 2 == 1 && delivery.event.payload.bytes.ends_with(b"3\"")
+/// Whether a peer's encoding cannot hold a payload: for some of the peers, every tenth.
+fn is_odd(to: PeerId, payload: &[u8]) -> bool {
+    to.slot % 2 == 1 && payload.ends_with(b"3\"")
 }
 
 fn run_of(reply: &Reply) -> Option<RunId> {

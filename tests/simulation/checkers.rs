@@ -12,7 +12,7 @@ use mpreg_patterns::ops::{
 use mpreg_patterns::values::{Body, Value};
 use semver::{Version, VersionReq};
 
-use crate::account::Account;
+use crate::account::{Account, Queues};
 use crate::plans::{Plan, Plans};
 
 /// An outcome may come this long after the deadline: ticks are a millisecond wide.
@@ -53,6 +53,7 @@ struct Worker {
 pub(crate) struct Checker {
     pub(crate) plans: Plans,
     pub(crate) topics: Account,
+    pub(crate) queues: Queues,
     open: BTreeMap<(PeerId, String), Open>,
     /// Errors that may come beside outcomes: second uses of an id, parts without a beginning.
     allowed_errors: BTreeMap<(PeerId, String), u32>,
@@ -81,6 +82,7 @@ impl Checker {
         self.in_hand.clear();
         self.workers.clear();
         self.must_end.clear();
+        self.queues.restarted();
     }
 
     /// A request enters the broker.
@@ -88,7 +90,7 @@ impl Checker {
         if let Some(worker) = self.workers.get_mut(&peer) {
             worker.stalled = false;
         }
-        if self.topics.asked(now, peer, request) {
+        if self.queues.asked(now, peer, request) || self.topics.asked(now, peer, request) {
             return;
         }
         match request {
@@ -160,6 +162,7 @@ impl Checker {
     /// A connection's life has ended, with these runs never handed over.
     pub(crate) fn gone(&mut self, peer: PeerId, unsent: &[RunId]) {
         self.topics.gone(peer);
+        self.queues.gone(peer);
         self.open.retain(|(of, _), _| *of != peer);
         self.allowed_errors.retain(|(of, _), _| *of != peer);
         self.workers.remove(&peer);

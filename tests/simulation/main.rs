@@ -7,13 +7,17 @@ mod account;
 mod brief;
 mod broker;
 mod checkers;
+mod consumers;
 mod network;
 mod peers;
 mod plans;
+mod producers;
 mod publishers;
+mod queues;
 mod roles;
 mod sockets;
 mod spelling;
+mod store;
 mod subscribers;
 mod tally;
 mod workload;
@@ -21,8 +25,9 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use account::Counts;
+use account::{Counts, Verdict};
 use rstest::rstest;
+use store::Wear;
 use tally::Tally;
 use world::{Scenario, World};
 
@@ -42,9 +47,11 @@ const NOTHING: Scenario = Scenario {
     restart: 0,
     outbox_bytes: 1 << 20,
     topics: false,
+    queues: false,
+    disk: 0,
 };
 
-const SCENARIOS: [Scenario; 9] = [
+const SCENARIOS: [Scenario; 13] = [
     NOTHING,
     Scenario { name: "links", silent: 1, reset: 1, replaced: 1, ..NOTHING },
     Scenario { name: "stalls", stall: 8, kill: 1, outbox_bytes: 256, ..NOTHING },
@@ -75,6 +82,24 @@ const SCENARIOS: [Scenario; 9] = [
         restart: 1,
         outbox_bytes: 1 << 12,
         topics: true,
+        ..NOTHING
+    },
+    Scenario { name: "queues", queues: true, ..NOTHING },
+    Scenario { name: "kills", calm: 8, restart: 1, queues: true, ..NOTHING },
+    Scenario { name: "disks", queues: true, disk: 150, ..NOTHING },
+    Scenario {
+        name: "floods",
+        calm: 6,
+        silent: 2,
+        reset: 2,
+        replaced: 2,
+        stall: 3,
+        kill: 3,
+        restart: 1,
+        outbox_bytes: 1 << 12,
+        queues: true,
+        disk: 120,
+        ..NOTHING
     },
 ];
 
@@ -105,6 +130,10 @@ fn play(scenario: Scenario, seed: u64) -> Tally {
 #[case::topics("topics")]
 #[case::crowds("crowds")]
 #[case::storms("storms")]
+#[case::queues("queues")]
+#[case::kills("kills")]
+#[case::disks("disks")]
+#[case::floods("floods")]
 fn seeds(#[case] name: &str) {
     let scenario = scenario(name);
     let seeds = std::env::var("MPREG_SEEDS").ok().and_then(|text| text.parse().ok());
@@ -122,13 +151,34 @@ fn seeds(#[case] name: &str) {
     assert!(!scenario.topics || all.into_iter().all(|count| count > 0));
     // Whoever reads gets all that is handed to it.
     assert_eq!(undelivered > 0, scenario.topics && scenario.stall > 0);
-    assert!(["nothing", "topics"].contains(&name) || sum.faults > 0 && sum.unknown > 0);
+    let calm = ["nothing", "topics", "queues", "disks"].contains(&name);
+    assert!(calm || sum.faults > 0 && sum.unknown > 0);
+    if scenario.queues {
+        tell(name, &sum);
+    }
+}
+
+/// What the queues held to.
+fn tell(name: &str, sum: &Tally) {
+    let Verdict { attempted, acknowledged, delivered, lost, duplicated, unexpected, .. } =
+        sum.queues;
+    println!(
+        "{name}: {attempted} attempted / {acknowledged} acknowledged / {delivered} delivered / \
+         {lost} lost / {duplicated} duplicated / {unexpected} unexpected"
+    );
+    let Verdict { refused, acked, dead, .. } = sum.queues;
+    assert!([acknowledged, delivered, duplicated, refused, acked, dead].iter().all(|of| *of > 0));
+    let Wear { syncs, failures, full, torn } = sum.disk;
+    assert!(syncs > 0);
+    let fails = scenario(name).disk > 0;
+    assert!([failures, full, torn].into_iter().all(|of| (of > 0) == fails));
 }
 
 /// The same seed is the same run: without that, no seed could be replayed.
 #[rstest]
 #[case::everything("everything")]
 #[case::storms("storms")]
+#[case::floods("floods")]
 fn a_seed_replays(#[case] name: &str) {
     let log = |seed| {
         let mut world = World::new(scenario(name), seed, true);

@@ -37,6 +37,7 @@ pub(crate) fn reply_bytes(reply: &Reply) -> usize {
     let value = match reply {
         Reply::Run(run) => run.args.as_ref().map_or(0, |args| args.bytes.len()),
         Reply::Result { body, .. } => body.value.bytes.len(),
+        Reply::Deliver(told) => told.message.event.payload.bytes.len(),
         Reply::Event(told) => told.event.topic.len() + told.event.payload.bytes.len(),
         _ => 0,
     };

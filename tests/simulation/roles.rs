@@ -2,13 +2,18 @@
 
 use std::collections::VecDeque;
 
+use mpreg_patterns::base::Rng;
 use mpreg_patterns::ops::{Reply, Request};
 
+use crate::consumers::Consumer;
 use crate::network::{Link, Parcel};
 use crate::peers::{Client, Worker};
 use crate::plans::Plans;
+use crate::producers::Producer;
 use crate::publishers::{Publisher, Waiter};
+use crate::queues::Plan;
 use crate::subscribers::Subscriber;
+use crate::world::Scenario;
 
 pub(crate) enum Role {
     Client(Client),
@@ -16,6 +21,8 @@ pub(crate) enum Role {
     Publisher(Publisher),
     Subscriber(Subscriber),
     Waiter(Waiter),
+    Producer(Producer),
+    Consumer(Consumer),
 }
 
 pub(crate) struct Peer {
@@ -26,6 +33,44 @@ pub(crate) struct Peer {
     /// When something was last lost on its way to or from it.
     pub(crate) disturbed_ns: u64,
     pub(crate) alive: bool,
+}
+
+/// Who is there, and in which order.
+pub(crate) fn all(scenario: Scenario, queues: &[Plan], seed: u64, rng: &mut Rng) -> Vec<Role> {
+    let (clients, workers) = (1 + rng.below(3), 1 + rng.below(4));
+    let client = |index| Role::Client(Client::new(index, seed * 31 + index as u64));
+    let worker = |index| Role::Worker(Worker::new(index, seed * 37 + index as u64));
+    if !queues.is_empty() {
+        return with_queues(queues, seed, rng);
+    }
+    if !scenario.topics {
+        return (0..workers).map(worker).chain((0..clients).map(client)).collect();
+    }
+    // One of each, so that graphs and calls go on beside topics.
+    let mut roles = vec![worker(0), client(0)];
+    for index in 0..1 + rng.below(2) {
+        roles.push(Role::Publisher(Publisher::new(index, seed * 41 + index as u64)));
+        roles.push(Role::Waiter(Waiter::new(index, seed * 43 + index as u64)));
+    }
+    for index in 0..2 + rng.below(4) {
+        roles.push(Role::Subscriber(Subscriber::new(index, seed * 53 + index as u64)));
+    }
+    roles
+}
+
+/// Producers and consumers, and one of each of the others, so that calls go on beside queues.
+fn with_queues(queues: &[Plan], seed: u64, rng: &mut Rng) -> Vec<Role> {
+    let mut roles =
+        vec![Role::Worker(Worker::new(0, seed * 37)), Role::Client(Client::new(0, seed * 31))];
+    for index in 0..1 + rng.below(3) {
+        let seed = seed * 59 + index as u64;
+        roles.push(Role::Producer(Producer::new(index, seed, queues.to_vec())));
+    }
+    for index in 0..2 + rng.below(3) {
+        let seed = seed * 61 + index as u64;
+        roles.push(Role::Consumer(Consumer::new(index, seed, queues.to_vec())));
+    }
+    roles
 }
 
 impl Peer {
@@ -40,6 +85,7 @@ impl Peer {
         match &mut self.role {
             Role::Client(client) => client.lost(),
             Role::Waiter(waiter) => waiter.lost(),
+            Role::Producer(producer) => producer.lost(),
             _ => {}
         }
     }
@@ -52,6 +98,8 @@ impl Peer {
             Role::Publisher(publisher) => publisher.wake(now_ns),
             Role::Subscriber(subscriber) => subscriber.wake(now_ns),
             Role::Waiter(waiter) => waiter.wake(now_ns),
+            Role::Producer(producer) => producer.wake(now_ns),
+            Role::Consumer(consumer) => consumer.wake(now_ns),
         }
     }
 }
@@ -64,6 +112,8 @@ impl Role {
             Self::Publisher(publisher) => publisher.wake_at(),
             Self::Subscriber(subscriber) => subscriber.wake_at(),
             Self::Waiter(waiter) => waiter.wake_at(),
+            Self::Producer(producer) => producer.wake_at(),
+            Self::Consumer(consumer) => consumer.wake_at(),
         }
     }
 
@@ -74,6 +124,8 @@ impl Role {
             Self::Publisher(_) => {}
             Self::Subscriber(subscriber) => subscriber.hear(now_ns, reply),
             Self::Waiter(waiter) => waiter.hear(reply),
+            Self::Producer(producer) => producer.hear(reply),
+            Self::Consumer(consumer) => consumer.hear(now_ns, reply),
         }
         None
     }
@@ -84,6 +136,7 @@ impl Role {
             Self::Subscriber(subscriber) => subscriber.dropped(reply),
             // An answer is an answer, even if it is not heard.
             Self::Waiter(waiter) => waiter.hear(reply),
+            Self::Producer(producer) => producer.hear(reply),
             _ => {}
         }
     }
@@ -101,6 +154,7 @@ impl Role {
         match self {
             Self::Worker(worker) => worker.reconnected(now_ns),
             Self::Subscriber(subscriber) => subscriber.reconnected(now_ns),
+            Self::Consumer(consumer) => consumer.reconnected(now_ns),
             _ => {}
         }
     }
@@ -108,6 +162,7 @@ impl Role {
     pub(crate) fn killed(&mut self, now_ns: u64) {
         match self {
             Self::Worker(worker) => worker.killed(now_ns),
+            Self::Consumer(consumer) => consumer.killed(now_ns),
             Self::Subscriber(subscriber) => subscriber.reconnected(now_ns),
             _ => {}
         }
@@ -120,6 +175,8 @@ impl Role {
             Self::Publisher(publisher) => publisher.active = false,
             Self::Subscriber(subscriber) => subscriber.settle(now_ns),
             Self::Waiter(waiter) => waiter.active = false,
+            Self::Producer(producer) => producer.active = false,
+            Self::Consumer(consumer) => consumer.settle(now_ns),
         }
     }
 
@@ -133,6 +190,8 @@ impl Role {
                 assert_eq!(subscriber.waits(), 0, "a subscriber was not answered");
             }
             Self::Waiter(waiter) => assert_eq!(waiter.waits(), 0, "a waiter still waits"),
+            Self::Producer(producer) => assert_eq!(producer.waits(), 0, "a producer still waits"),
+            Self::Consumer(consumer) => assert_eq!(consumer.holds(), 0, "a consumer has some"),
         }
     }
 }

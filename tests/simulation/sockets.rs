@@ -1,4 +1,5 @@
-//! SUB and PUB sockets beside the door: texts that come and go, and events without an answer.
+//! SUB, PUB and PUSH sockets beside the door: texts that come and go, events and messages without
+//! an answer.
 //!
 //! They have no links that fail: libzmq connects them again by itself, and the broker sees no
 //! more of them than the texts they hold.
@@ -10,6 +11,7 @@ use mpreg_patterns::names::Key;
 use mpreg_patterns::node::Input;
 
 use crate::peers::MS;
+use crate::producers::Pusher;
 use crate::publishers::Numbers;
 use crate::spelling::{is_pattern, some_pattern, some_topic};
 use crate::workload::one_in;
@@ -22,25 +24,37 @@ pub(crate) struct Sockets {
     held: Vec<BTreeSet<String>>,
     numbers: Numbers,
     next_ns: u64,
-    pub(crate) active: bool,
+    active: bool,
+    pusher: Pusher,
 }
 
 impl Sockets {
     /// So many SUB sockets; without any, there is no PUB socket either.
-    pub(crate) fn new(count: usize, seed: u64) -> Self {
+    pub(crate) fn new(count: usize, seed: u64, pusher: Pusher) -> Self {
         let held = vec![BTreeSet::new(); count];
         let numbers = Numbers::of("pub".into());
-        Self { rng: Rng::new(seed), held, numbers, next_ns: 0, active: count > 0 }
+        Self { rng: Rng::new(seed), held, numbers, next_ns: 0, active: count > 0, pusher }
     }
 
-    pub(crate) const fn wake_at(&self) -> u64 {
-        if self.active { self.next_ns } else { u64::MAX }
+    pub(crate) fn wake_at(&self) -> u64 {
+        let next_ns = if self.active { self.next_ns } else { u64::MAX };
+        next_ns.min(self.pusher.wake_at())
+    }
+
+    /// They say no more.
+    pub(crate) const fn settle(&mut self) {
+        (self.active, self.pusher.active) = (false, false);
     }
 
     pub(crate) fn wake(&mut self, now_ns: u64) -> Vec<Input> {
-        if self.wake_at() > now_ns {
-            return Vec::new();
+        let mut said: Vec<Input> = self.pusher.wake(now_ns).into_iter().collect();
+        if self.active && self.next_ns <= now_ns {
+            said.extend(self.speak(now_ns));
         }
+        said
+    }
+
+    fn speak(&mut self, now_ns: u64) -> Vec<Input> {
         self.next_ns = now_ns + MS * (1 + self.rng.below(150) as u64);
         let at = self.rng.below(self.held.len());
         match self.rng.below(10) {

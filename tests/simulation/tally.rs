@@ -1,6 +1,7 @@
 //! What a run amounted to: a scenario that tests nothing shows here.
 
-use crate::account::Counts;
+use crate::account::{Counts, Verdict};
+use crate::store::Wear;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tally {
@@ -14,6 +15,8 @@ pub(crate) struct Tally {
     pub(crate) events: u64,
     pub(crate) faults: u64,
     pub(crate) topics: Counts,
+    pub(crate) queues: Verdict,
+    pub(crate) disk: Wear,
 }
 
 impl Tally {
@@ -28,5 +31,7 @@ impl Tally {
         self.events += other.events;
         self.faults += other.faults;
         self.topics.add(&other.topics);
+        self.queues.add(&other.queues);
+        self.disk.add(&other.disk);
     }
 }

@@ -8,16 +8,18 @@ use mpreg_patterns::ops::{Reply, Request};
 use mpreg_patterns::topics::Retain;
 use mpreg_patterns::values::{Body, Value};
 
+use crate::account::Queues;
 use crate::brief;
 use crate::broker::{Broker, Wire};
 use crate::checkers::Checker;
 use crate::network::{Parcel, STEP_NS, Sent, State};
-use crate::peers::{Client, MS, Worker};
-use crate::publishers::{Publisher, Waiter};
-use crate::roles::{Peer, Role};
+use crate::peers::{MS, Worker};
+use crate::producers::Pusher;
+use crate::queues;
+use crate::roles::{self, Peer, Role};
 use crate::sockets::Sockets;
 use crate::spelling;
-use crate::subscribers::Subscriber;
+use crate::store::Store;
 use crate::tally::Tally;
 use crate::workload::one_in;
 
@@ -44,6 +46,10 @@ pub(crate) struct Scenario {
     pub(crate) outbox_bytes: usize,
     /// Whether there are topics too, and whoever publishes, subscribes, listens and waits.
     pub(crate) topics: bool,
+    /// Whether there are queues too, and whoever sends and takes.
+    pub(crate) queues: bool,
+    /// One in so many commits of the store goes wrong; 0 for none.
+    pub(crate) disk: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -111,18 +117,23 @@ impl World {
             calls: 200,
             ..Limits::default()
         };
-        let peers = roles(scenario, seed, &mut rng).into_iter().map(Peer::new).collect();
+        let plans = if scenario.queues { queues::plans(&mut rng) } else { Vec::new() };
+        let peers = roles::all(scenario, &plans, seed, &mut rng).into_iter().map(Peer::new);
+        let peers = peers.collect();
         let rules = if scenario.topics { spelling::rules(&mut rng) } else { Vec::new() };
         let mut check = Checker::default();
         check.topics.begin(&rules);
+        check.queues = Queues::new(&plans);
+        let store = Store::new(seed * 67, scenario.disk);
+        let pusher = Pusher::new(seed * 71, &plans);
         let mut world = Self {
             now: Time { mono_ns: MS, wall_ms: 1_700_000_000_000 },
             scenario,
             seed,
-            broker: Broker::new(1, &limits, &rules, seed),
+            broker: Broker::new(1, &limits, &rules, seed, store),
             limits,
             rules,
-            sockets: Sockets::new(if scenario.topics { 3 } else { 0 }, seed * 47),
+            sockets: Sockets::new(if scenario.topics { 3 } else { 0 }, seed * 47, pusher),
             links: Links {
                 now_ns: MS,
                 rng,
@@ -136,6 +147,7 @@ impl World {
             turns: 0,
             tally: Tally::default(),
         };
+        world.broker.open(world.now, &mut world.check);
         for peer in 0..world.links.peers.len() {
             world.links.at(MS, peer, Event::Reconnects { life: 0, aware: true });
         }
@@ -153,6 +165,8 @@ impl World {
         self.assert_quiet();
         self.leave();
         self.tally.topics = self.check.topics.tally;
+        self.tally.queues = self.check.queues.tally;
+        self.tally.disk = self.broker.store.wear;
         self.tally.outcomes = self.check.outcomes;
         self.tally.lost = self.check.lost;
         self.tally.again = self.check.again;
@@ -229,9 +243,15 @@ impl World {
         self.check.nobody_idles();
         self.check.nothing_overdue(self.now);
         if self.check.topics.settled(self.now).is_multiple_of(AUDIT) {
-            self.check.topics.audit(self.now, &self.broker.audit(self.now));
+            self.check.topics.audit(self.now, &self.broker.audit(self.now, "mpreg.topics"));
+            self.audit_queues(false);
         }
         true
+    }
+
+    fn audit_queues(&mut self, rests: bool) {
+        let told = self.broker.audit(self.now, "mpreg.queues");
+        self.check.queues.audit(self.now, &told, &self.broker.store, rests);
     }
 
     /// Sockets beside the door have done something.
@@ -419,9 +439,12 @@ impl World {
     /// The broker is killed and comes up again, knowing nothing. Half of the peers do not notice:
     /// their sockets connect again by themselves, under another routing id.
     fn restart(&mut self) {
+        self.check.queues.ended(&self.broker.audit(self.now, "mpreg.queues"));
         self.check.restarted();
         let epoch = self.broker.epoch + 1;
-        self.broker = Broker::new(epoch, &self.limits, &self.rules, self.seed ^ epoch);
+        let store = std::mem::replace(&mut self.broker.store, Store::new(0, 0));
+        self.broker = Broker::new(epoch, &self.limits, &self.rules, self.seed ^ epoch, store);
+        self.broker.open(self.now, &mut self.check);
         self.check.topics.begin(&self.rules);
         let held = self.sockets.connect();
         self.beside(held);
@@ -445,7 +468,8 @@ impl World {
     /// Nothing goes wrong any more: who is gone comes back, who stalls reads.
     fn calm_down(&mut self) {
         let now_ns = self.now.mono_ns;
-        self.sockets.active = false;
+        self.sockets.settle();
+        self.broker.settle();
         for peer in 0..self.links.peers.len() {
             let it = &mut self.links.peers[peer];
             it.role.settle(now_ns);
@@ -462,6 +486,7 @@ impl World {
         for peer in 0..self.links.peers.len() {
             let said = match &mut self.links.peers[peer].role {
                 Role::Client(client) => client.probe(self.now.mono_ns, &mut self.check.plans),
+                Role::Producer(producer) => producer.probe(self.now.mono_ns),
                 _ => Vec::new(),
             };
             self.say(peer, said);
@@ -471,6 +496,9 @@ impl World {
     fn assert_quiet(&mut self) {
         self.check.assert_quiet();
         self.broker.assert_quiet();
+        self.check.queues.ended(&self.broker.audit(self.now, "mpreg.queues"));
+        self.check.queues.assert_quiet();
+        self.audit_queues(true);
         if !self.scenario.topics {
             self.broker.assert_idle();
         }
@@ -496,7 +524,7 @@ impl World {
             self.broker.disconnected(self.now, (peer, life), links, check);
         }
         while !self.turn() {}
-        let told = self.broker.audit(self.now);
+        let told = self.broker.audit(self.now, "mpreg.topics");
         self.check.topics.audit(self.now, &told);
         self.check.topics.assert_left(&told);
         // What somebody has lost who is gone would still be told.
@@ -505,26 +533,6 @@ impl World {
         self.broker.assert_quiet();
         self.broker.assert_idle();
     }
-}
-
-/// Who is there, and in which order.
-fn roles(scenario: Scenario, seed: u64, rng: &mut Rng) -> Vec<Role> {
-    let (clients, workers) = (1 + rng.below(3), 1 + rng.below(4));
-    let client = |index| Role::Client(Client::new(index, seed * 31 + index as u64));
-    let worker = |index| Role::Worker(Worker::new(index, seed * 37 + index as u64));
-    if !scenario.topics {
-        return (0..workers).map(worker).chain((0..clients).map(client)).collect();
-    }
-    // One of each, so that graphs and calls go on beside topics.
-    let mut roles = vec![worker(0), client(0)];
-    for index in 0..1 + rng.below(2) {
-        roles.push(Role::Publisher(Publisher::new(index, seed * 41 + index as u64)));
-        roles.push(Role::Waiter(Waiter::new(index, seed * 43 + index as u64)));
-    }
-    for index in 0..2 + rng.below(4) {
-        roles.push(Role::Subscriber(Subscriber::new(index, seed * 53 + index as u64)));
-    }
-    roles
 }
 
 impl Links {
@@ -583,5 +591,9 @@ impl Wire for Links {
         self.peers[to].disturbed_ns = self.now_ns;
         self.peers[to].role.dropped(reply);
         self.note(to, || format!("← dropped {}", brief::reply(reply)));
+    }
+
+    fn note(&mut self, text: impl FnOnce() -> String) {
+        Self::note(self, usize::MAX, text);
     }
 }

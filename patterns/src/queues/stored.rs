@@ -64,7 +64,7 @@ impl Queues {
     fn set_aside(&mut self, damaged: &[Place]) {
         for place in damaged {
             let Some(&at) = self.by_number.get(&place.line) else { continue };
-            let in_hand = self.consumers.places(at).any(|(entry, _)| entry.place == *place);
+            let in_hand = self.consumers.held(at).any(|entry| entry.place == *place);
             self.lines[at as usize].set_aside(place, in_hand);
         }
     }

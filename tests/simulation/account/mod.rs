@@ -5,7 +5,9 @@
 //! judged before the broker has nothing left to do at that time.
 
 mod audit;
+mod copies;
 mod logs;
+mod queues;
 mod subscriptions;
 mod texts;
 mod waits;
@@ -19,6 +21,7 @@ use mpreg_patterns::topics::Retain;
 
 use crate::spelling::{OWN_TOPIC, TOPICS, is_wide, matches, normal};
 use logs::Log;
+pub(crate) use queues::{Queues, Verdict};
 use subscriptions::{Ask, Subscription, Window};
 use texts::Text;
 use waits::Wait;

@@ -154,23 +154,22 @@ fn seeds(#[case] name: &str) {
     let calm = ["nothing", "topics", "queues", "disks"].contains(&name);
     assert!(calm || sum.faults > 0 && sum.unknown > 0);
     if scenario.queues {
-        tell(name, &sum);
+        let Verdict { attempted, acknowledged, delivered, lost, duplicated, unexpected, .. } =
+            sum.queues;
+        println!(
+            "{name}: {attempted} attempted / {acknowledged} acknowledged / {delivered} delivered \
+             / {lost} lost / {duplicated} duplicated / {unexpected} unexpected"
+        );
+        queues_were_tried(scenario, &sum);
     }
 }
 
-/// What the queues held to.
-fn tell(name: &str, sum: &Tally) {
-    let Verdict { attempted, acknowledged, delivered, lost, duplicated, unexpected, .. } =
-        sum.queues;
-    println!(
-        "{name}: {attempted} attempted / {acknowledged} acknowledged / {delivered} delivered / \
-         {lost} lost / {duplicated} duplicated / {unexpected} unexpected"
-    );
-    let Verdict { refused, acked, dead, .. } = sum.queues;
+fn queues_were_tried(scenario: Scenario, sum: &Tally) {
+    let Verdict { acknowledged, delivered, duplicated, refused, acked, dead, .. } = sum.queues;
     assert!([acknowledged, delivered, duplicated, refused, acked, dead].iter().all(|of| *of > 0));
     let Wear { syncs, failures, full, torn } = sum.disk;
     assert!(syncs > 0);
-    let fails = scenario(name).disk > 0;
+    let fails = scenario.disk > 0;
     assert!([failures, full, torn].into_iter().all(|of| (of > 0) == fails));
 }
 

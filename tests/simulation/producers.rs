@@ -161,11 +161,7 @@ impl Producer {
     }
 
     pub(crate) fn hear(&mut self, reply: &Reply) {
-        let (Reply::Sent { id, .. } | Reply::Result { id, .. } | Reply::Error { id: Some(id), .. }) =
-            reply
-        else {
-            return;
-        };
+        let Some(id) = answers(reply) else { return };
         let Some(flight) = self.flights.remove(id.as_str()) else { return };
         if let Reply::Error { error, .. } = reply
             && error.retry
@@ -207,6 +203,15 @@ impl Producer {
 
     pub(crate) fn waits(&self) -> usize {
         self.flights.len()
+    }
+}
+
+/// What is answered, if it is something.
+const fn answers(reply: &Reply) -> Option<&SmolStr> {
+    match reply {
+        Reply::Sent { id, .. } | Reply::Result { id, .. } => Some(id),
+        Reply::Error { id, .. } => id.as_ref(),
+        _ => None,
     }
 }
 

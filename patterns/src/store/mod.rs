@@ -93,7 +93,7 @@ pub enum Ask {
         /// What.
         message: Arc<Message>,
     },
-    /// A message has changed, and stands elsewhere in its line: that is so as a whole, or not at all.
+    /// A message has changed, and stands elsewhere in its line: as a whole, or not at all.
     Move {
         /// Where it was.
         from: Place,

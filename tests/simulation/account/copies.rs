@@ -362,7 +362,7 @@ impl Queues {
     }
 
     /// What the broker says of its queues, beside what is known and what the disk has.
-    pub(crate) fn audit(&mut self, now: Time, told: &Json, store: &Store, rests: bool) {
+    pub(crate) fn audit(&self, now: Time, told: &Json, store: &Store, rests: bool) {
         let rows = told["queues"].as_array().expect("rows");
         for row in rows {
             let queue = self.queue(row["queue"].as_str().expect("a name"));

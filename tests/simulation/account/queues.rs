@@ -1,9 +1,9 @@
-//! What must hold of queues, checked where inputs enter the broker and outputs leave it, and against
-//! the disk itself where something is said to be safe.
+//! What must hold of queues, checked where inputs enter the broker and outputs leave it, and
+//! against the disk itself where something is said to be safe.
 //!
 //! What was answered `sent` is delivered, or is a dead letter, or is still there; what was answered
-//! `acked` never comes back; nothing comes that nobody sent. After a failure of the store, and after
-//! the broker was killed, what was not confirmed may be so or not.
+//! `acked` never comes back; nothing comes that nobody sent. After a failure of the store, and
+//! after the broker was killed, what was not confirmed may be so or not.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -87,7 +87,7 @@ pub(crate) struct Verdict {
     pub(crate) duplicated: u64,
     pub(crate) unexpected: u64,
     pub(crate) dead: u64,
-    /// Thrown away by order: the oldest of a full queue, dead letters without room, what was purged.
+    /// Given up by order: the oldest of a full queue, and dead letters without room.
     pub(crate) dropped: u64,
     /// Set aside by the store, since it could not be read.
     pub(crate) damaged: u64,
@@ -268,8 +268,11 @@ impl Queues {
                 self.delivers(now, to, delivered);
                 return true;
             }
-            Reply::Sent { id, .. } | Reply::Acked { id, .. } | Reply::Result { id, .. } => id,
-            Reply::Consumed { id: Some(id), .. } | Reply::Error { id: Some(id), .. } => id,
+            Reply::Sent { id, .. }
+            | Reply::Acked { id, .. }
+            | Reply::Result { id, .. }
+            | Reply::Consumed { id: Some(id), .. }
+            | Reply::Error { id: Some(id), .. } => id,
             _ => return false,
         };
         let id = (to, id.to_string());

@@ -114,7 +114,7 @@ impl Lane {
         &mut self,
         fetch: u32,
         messages: Vec<(Place, Arc<Message>)>,
-        damaged: &[Place],
+        damaged: usize,
         end: bool,
         memory: &mut u64,
     ) -> bool {
@@ -122,11 +122,8 @@ impl Lane {
             return false;
         };
         // At the end there was no more then, whatever was thought; some may have come since.
-        let read = if end { then } else { (messages.len() + damaged.len()) as u64 };
+        let read = if end { then } else { (messages.len() + damaged) as u64 };
         self.rest = self.rest.saturating_sub(read);
-        for place in damaged {
-            self.end = self.end.max((place.at_ms, place.seq));
-        }
         for (place, message) in messages {
             let order = (place.at_ms, place.seq);
             if self.late.is_some_and(|late| late < order) {

@@ -325,7 +325,8 @@ impl Line {
         let Found { messages, damaged, end } = found;
         self.held.count = self.held.count.saturating_sub(damaged.len() as u64);
         let of = if lane == LANE_DELAYED { &mut self.delayed } else { self.lane(lane) };
-        of.fill(fetch, messages, damaged, end, memory)
+        // Where they stood, others may have come since.
+        of.fill(fetch, messages, damaged.len(), end, memory)
     }
 
     /// Messages that wait for their time.

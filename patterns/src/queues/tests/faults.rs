@@ -1,8 +1,15 @@
 //! What the simulation found, as transcripts.
 
+use std::sync::Arc;
+
 use rstest::rstest;
 
+use crate::base::RunId;
 use crate::node::script::check;
+use crate::ops::Event;
+use crate::queues::lane::{Entry, Lane};
+use crate::store::{Message, Place};
+use crate::values::Value;
 
 /// A consumer's place in the table is another's once it is gone; its turn is not.
 #[rstest]
@@ -160,4 +167,21 @@ fn outcomes(#[case] script: &str) {
 )]
 fn throwing_away(#[case] script: &str) {
     check(script);
+}
+
+/// What came while a piece was read is read next, although one that is damaged stood behind it.
+#[test]
+fn a_damaged_message_hides_none() {
+    let (mut lane, mut memory) = (Lane::stored(1), 0);
+    assert_eq!(lane.wants(1, 7), Some(None), "from the beginning");
+    let place = Place { line: 1, lane: 10, at_ms: 5, seq: 2 };
+    let (topic, payload, message) = ("".into(), Value::json("1"), RunId(1));
+    let event = Arc::new(Event { topic, payload, headers: None, message });
+    let (key, priority, attempts, expires_ms, death) = (None, 0, 0, None, None);
+    let message = Arc::new(Message { event, key, priority, attempts, expires_ms, death });
+    lane.add((5, 2), Entry { place, message: message.clone() }, true, &mut memory);
+    assert!(lane.fill(7, Vec::new(), 1, true, &mut memory), "one at 9, which is damaged");
+    assert_eq!(lane.wants(1, 8), Some(None), "one is left, and stands before that");
+    assert!(lane.fill(8, vec![(place, message)], 0, true, &mut memory));
+    assert_eq!((lane.len(), lane.in_front()), (1, 1));
 }

@@ -48,6 +48,8 @@ pub(super) struct Lease {
     message: u128,
     group: String,
     ends_ns: u64,
+    /// It may be in hand until then.
+    late_ns: u64,
 }
 
 /// What was said of deliveries, and of which it should be so.
@@ -105,7 +107,9 @@ impl Queues {
             None => true,
         } || copy.dead
             || anew;
-        copy.dead = false;
+        if std::mem::take(&mut copy.dead) {
+            copy.sure = false;
+        }
         assert!(
             goes_on && (1..=max_attempts).contains(&attempt),
             "{attempt} of {told:?}: {copy:?}"
@@ -115,7 +119,8 @@ impl Queues {
         copy.lease = Some(told.id.0);
         self.tally.duplicated += u64::from(again);
         let ends_ns = now.mono_ns + lease_ms * MS;
-        let lease = Lease { peer: to, name, message: event.message.0, group, ends_ns };
+        let late_ns = ends_ns + LATE_NS;
+        let lease = Lease { peer: to, name, message: event.message.0, group, ends_ns, late_ns };
         let twice = self.leases.insert(told.id.0, lease);
         assert!(twice.is_none(), "a delivery's id is used twice");
     }
@@ -195,7 +200,7 @@ impl Queues {
             if self.copy(&lease.name, lease.message, &lease.group).lease == Some(id) {
                 self.fail(&lease);
             }
-            if lease.ends_ns + LATE_NS > now.mono_ns {
+            if lease.late_ns > now.mono_ns {
                 self.leases.insert(id, lease);
             }
         }
@@ -218,7 +223,7 @@ impl Queues {
                 continue;
             };
             let in_time = lease.ends_ns > now.mono_ns;
-            let late = !in_time && lease.ends_ns + LATE_NS > now.mono_ns;
+            let late = !in_time && lease.late_ns > now.mono_ns;
             let what = (id, lease.name.clone(), lease.message, lease.group.clone());
             if late {
                 settled.perhaps.push(id);
@@ -228,7 +233,11 @@ impl Queues {
             }
             if *verdict == Verdict::Extend {
                 let lease_ms = self.plans[lease.name.0].settings.lease_ms;
-                lease.ends_ns = lease.ends_ns.max(now.mono_ns + lease_ms * MS * u64::from(in_time));
+                let ends_ns = now.mono_ns + lease_ms * MS;
+                lease.late_ns = ends_ns + LATE_NS;
+                if in_time {
+                    lease.ends_ns = ends_ns;
+                }
             } else {
                 self.leases.remove(&id);
                 self.say(now, &what, verdict, late);
@@ -370,7 +379,7 @@ impl Queues {
             let number = |field: &str| row[field].as_u64().expect("a number");
             let of = || self.leases.values().filter(|lease| lease.name.0 == queue);
             let least = of().filter(|lease| lease.ends_ns > now.mono_ns).count() as u64;
-            let most = of().filter(|lease| lease.ends_ns + LATE_NS > now.mono_ns).count() as u64;
+            let most = of().filter(|lease| lease.late_ns > now.mono_ns).count() as u64;
             let in_flight = number("in_flight");
             assert!((least..=most).contains(&in_flight), "{least} to {most} are in hand: {row}");
             let held = number("ready") + in_flight + number("delayed");

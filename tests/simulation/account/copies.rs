@@ -260,8 +260,9 @@ impl Queues {
         };
         let copy = self.copy(name, *message, group);
         if copy.lease.take_if(|lease| lease == id).is_none() {
-            // It ended by its time, and somebody else has it already.
+            // It ended by its time, and somebody else may have it already; or this was in time.
             copy.perhaps |= *verdict == Verdict::Ack;
+            (copy.attempt, copy.moved, copy.due_ms) = (None, true, 0);
             return;
         }
         match verdict {

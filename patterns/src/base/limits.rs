@@ -111,6 +111,20 @@ pub const DEAD_PER_FETCH: u64 = 1_024;
 pub const MESSAGES_PER_ANSWER: usize = 1_000;
 /// Most messages of queues that one graph takes. A few in tests, which then meet it.
 pub const MESSAGES_PER_GRAPH: usize = if cfg!(test) { 4 } else { 1_000 };
+/// Longest expression in CEL, bytes.
+pub const EXPRESSION_BYTES: usize = 512;
+/// Routes in the table. A few in tests, which then meet it.
+pub const ROUTES: usize = if cfg!(test) { 8 } else { 1_000 };
+/// Patterns of one route.
+pub const ROUTE_PATTERNS: usize = 100;
+/// Queues of one route.
+pub const ROUTE_QUEUES: usize = 64;
+/// Headers that one route sets.
+pub const ROUTE_HEADERS: usize = 32;
+/// Bytes of the table of routes: each change writes all of it.
+pub const ROUTE_TABLE_BYTES: usize = 1 << 20;
+/// What the expressions of all routes may cost for one message, in deliveries.
+pub const ROUTE_COST: usize = 8_192;
 /// Graphs that ended and can still be explained.
 pub const RECENT_GRAPHS: usize = 256;
 /// Most attempts `retry` may ask for.

@@ -11,7 +11,6 @@
 //! before them are with everybody, and what is left of one event in line.
 
 mod asks;
-mod condition;
 mod describe;
 mod handing;
 #[cfg(test)]
@@ -36,13 +35,13 @@ use crate::base::limits::DELIVERIES_PER_TURN;
 use crate::base::{
     Deadlines, Ids, Limits, Map, Origin, Out, PeerId, Refusal, RunId, Time, WaitId, seeded,
 };
+use crate::expr::Seen;
 use crate::names::{Key, PatternIndex};
 use crate::ops::{Delivery, Event, Subscribe};
 use crate::store::{self, Told};
 use crate::values::{Body, Value};
 
 use asks::Ask;
-use condition::LastSeen;
 pub use describe::HistoryAsk;
 use handing::Handing;
 use retained::Log;
@@ -274,7 +273,7 @@ pub struct Topics {
     /// Patterns of connections that are gone.
     leaving: VecDeque<u32>,
     /// What conditions see of the event that is handed on.
-    seen: LastSeen,
+    seen: Seen,
     /// Waits whose last event has come.
     met: Vec<u32>,
     deadlines: Deadlines<Timer>,
@@ -309,7 +308,7 @@ impl Topics {
             handing: Handing::default(),
             lagging: VecDeque::new(),
             leaving: VecDeque::new(),
-            seen: LastSeen::default(),
+            seen: Seen::default(),
             met: Vec::new(),
             deadlines: Deadlines::default(),
             ids: Ids::new(seed ^ 0x3b9),

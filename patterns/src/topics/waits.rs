@@ -4,18 +4,15 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use super::condition::Condition;
 use super::describe::write_event;
 use super::subscribers::Target;
 use super::{Output, Timer, Topics};
 use crate::base::limits::REPLY_PART_BYTES;
 use crate::base::{Code, Origin, Out, Refusal, Time, TimerId, WaitId};
+use crate::expr::Expression;
 use crate::names::{Pattern, PatternId};
 use crate::ops::Event;
 use crate::values::{Body, Frames, Kind, Value};
-
-/// What a condition costs of a turn, in deliveries, beside what it may look at.
-const CONDITION_COST: usize = 8;
 
 /// What somebody waits for.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,7 +34,7 @@ pub(super) struct Wait {
     pub(super) place: u32,
     pattern: PatternId,
     origin: Origin,
-    condition: Option<Condition>,
+    condition: Option<Expression>,
     count: Option<u32>,
     delay_ms: u64,
     got: Vec<(u64, Arc<Event>)>,
@@ -68,7 +65,8 @@ impl Topics {
         deadline_ns: u64,
         out: &mut Out<Output>,
     ) {
-        let condition = match ask.condition.as_deref().map(Condition::read).transpose() {
+        let read = |text: &str| Expression::read("where", text);
+        let condition = match ask.condition.as_deref().map(read).transpose() {
             Ok(condition) => condition,
             Err(refusal) => return out.push(Output::Done { origin, outcome: Err(refusal) }),
         };
@@ -104,7 +102,7 @@ impl Topics {
             return;
         }
         if let Some(condition) = &wait.condition {
-            self.budget = self.budget.saturating_sub(CONDITION_COST + condition.cost(&event));
+            self.budget = self.budget.saturating_sub(condition.cost(&event));
             if !condition.holds(&event, &mut self.seen) {
                 return;
             }

@@ -1,69 +1,93 @@
-//! `where`: a condition in CEL on an event's payload, headers and topic.
+//! Expressions in CEL on an event's payload, headers and topic: conditions of those who wait for
+//! events, conditions and changes of routes.
 //!
 //! Somebody else's program in the broker's only thread: so its text and what it looks at are
 //! small, and it has no loops. What is too large to look at, or is no JSON, is null to it.
 
-use cel::common::ast::{EntryExpr, Expr};
-use cel::{Context, IdedExpr, Program, Value as Cel};
+mod answer;
 
+use std::sync::Arc;
+
+use cel::common::ast::{EntryExpr, Expr};
+use cel::{Context, Env, IdedExpr, Program, Value as Cel};
+
+use crate::base::limits::EXPRESSION_BYTES;
 use crate::base::{Code, Refusal, RunId};
 use crate::ops::Event;
 use crate::values::Value;
+pub use answer::Answer;
 
-/// Longest condition, bytes.
-const TEXT_BYTES: usize = 512;
-/// Largest payload, or headers, that a condition sees, bytes.
+/// Largest payload, or headers, that an expression sees, bytes.
 const SEEN_BYTES: usize = 16 << 10;
 /// Bytes that are looked at for the price of a delivery: of what is seen, by each of its text.
 const LOOKS_PER_DELIVERY: usize = 16 << 10;
-/// What reading an event for the first time costs, as bytes of a condition.
+/// What reading an event for the first time costs, as bytes of an expression.
 const READING: usize = 64;
+/// What asking at all costs, in deliveries.
+const ASKING: usize = 8;
 
-/// A condition, ready to be asked.
-pub(super) struct Condition {
+/// An expression, ready to be asked.
+pub struct Expression {
     program: Program,
     /// Bytes of its text.
     length: usize,
+    of_payload: bool,
+    of_headers: bool,
 }
 
-impl std::fmt::Debug for Condition {
+impl std::fmt::Debug for Expression {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Condition")
+        f.write_str("Expression")
     }
 }
 
-/// The last event as conditions see it: read when the first of them asks, for all.
+/// The last event as expressions see it: read when the first of them asks, for all.
 #[derive(Default)]
-pub(super) struct LastSeen {
+pub struct Seen {
     message: RunId,
-    values: Option<(Cel, Cel)>,
+    /// Payload and headers; none where there is nothing to be seen.
+    values: Option<(Option<Cel>, Option<Cel>)>,
+    /// What all of them can call.
+    functions: Option<Arc<Env>>,
 }
 
-impl std::fmt::Debug for LastSeen {
+impl std::fmt::Debug for Seen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LastSeen").field("message", &self.message).finish_non_exhaustive()
+        f.debug_struct("Seen").field("message", &self.message).finish_non_exhaustive()
     }
 }
 
-impl LastSeen {
+impl Seen {
     /// Payload and headers.
-    fn of(&mut self, event: &Event) -> (&Cel, &Cel) {
+    fn of(&mut self, event: &Event) -> &(Option<Cel>, Option<Cel>) {
         if self.message != event.message {
             (self.message, self.values) = (event.message, None);
         }
-        let (payload, headers) = self
-            .values
-            .get_or_insert_with(|| (look(Some(&event.payload)), look(event.headers.as_ref())));
-        (payload, headers)
+        self.values.get_or_insert_with(|| {
+            let headers = event.headers.as_ref();
+            (look(&event.payload), headers.map_or(Some(Cel::Null), look))
+        })
+    }
+
+    fn context(&mut self, event: &Event) -> Context<'static, 'static> {
+        let functions = self.functions.get_or_insert_with(|| Arc::new(Env::stdlib()));
+        let mut context = Context::with_env(functions.clone());
+        let (payload, headers) = self.of(event);
+        let known = |value: &Option<Cel>| value.clone().unwrap_or(Cel::Null);
+        context.add_variable_from_value("payload", known(payload));
+        context.add_variable_from_value("headers", known(headers));
+        context.add_variable_from_value("topic", event.topic.as_str());
+        context
     }
 }
 
-impl Condition {
-    /// Reads a condition: `bad_expression` if it is none, is too long, or has a loop.
-    pub(super) fn read(text: &str) -> Result<Self, Refusal> {
-        let refuse = |message: String| Refusal::field(Code::BadExpression, "where", message);
-        if text.len() > TEXT_BYTES {
-            return Err(refuse(format!("a condition has {TEXT_BYTES} bytes at most")));
+impl Expression {
+    /// Reads an expression that stands in `field`: `bad_expression` if it is none, is too long, or
+    /// has a loop.
+    pub fn read(field: &str, text: &str) -> Result<Self, Refusal> {
+        let refuse = |message: String| Refusal::field(Code::BadExpression, field, message);
+        if text.len() > EXPRESSION_BYTES {
+            return Err(refuse(format!("an expression has {EXPRESSION_BYTES} bytes at most")));
         }
         let program = Program::compile(text).map_err(|errors| {
             // The library draws a picture of it below its first line.
@@ -75,33 +99,52 @@ impl Condition {
             let message = "all, exists, exists_one, map and filter are not taken here";
             return Err(refuse(message.to_owned()));
         }
-        Ok(Self { program, length: text.len() })
+        let names = program.references();
+        let (of_payload, of_headers) =
+            (names.has_variable("payload"), names.has_variable("headers"));
+        Ok(Self { program, length: text.len(), of_payload, of_headers })
     }
 
     /// What asking it about an event may cost, in deliveries: every word of it may go over all of
     /// the payload and the headers.
-    pub(super) fn cost(&self, event: &Event) -> usize {
+    #[must_use]
+    pub fn cost(&self, event: &Event) -> usize {
         let seen = |value: &Value| Some(value.bytes.len()).filter(|&bytes| bytes <= SEEN_BYTES);
         let headers = event.headers.as_ref().and_then(seen);
         let seen = seen(&event.payload).unwrap_or(0) + headers.unwrap_or(0);
-        (READING + self.length) * seen / LOOKS_PER_DELIVERY
+        ASKING + (READING + self.length) * seen / LOOKS_PER_DELIVERY
     }
 
     /// Whether it holds: anything but `true`, an error included, is no.
-    pub(super) fn holds(&self, event: &Event, last: &mut LastSeen) -> bool {
-        let (payload, headers) = last.of(event);
-        let mut context = Context::default();
-        context.add_variable_from_value("payload", payload.clone());
-        context.add_variable_from_value("headers", headers.clone());
-        context.add_variable_from_value("topic", event.topic.as_str());
-        matches!(self.program.execute(&context), Ok(Cel::Bool(true)))
+    pub fn holds(&self, event: &Event, seen: &mut Seen) -> bool {
+        matches!(self.program.execute(&seen.context(event)), Ok(Cel::Bool(true)))
+    }
+
+    /// What it comes to, or why to nothing.
+    pub fn ask(&self, event: &Event, seen: &mut Seen) -> Result<Answer, String> {
+        let answer = self.program.execute(&seen.context(event));
+        answer.map(Answer).map_err(|error| error.to_string())
+    }
+
+    /// The same where nothing may be taken for null that could not be looked at.
+    pub fn ask_knowing(&self, event: &Event, seen: &mut Seen) -> Result<Answer, String> {
+        let (payload, headers) = seen.of(event);
+        for (what, wanted, known) in
+            [("payload", self.of_payload, payload), ("headers", self.of_headers, headers)]
+        {
+            if wanted && known.is_none() {
+                return Err(format!("the {what} has more than {SEEN_BYTES} bytes, or is no JSON"));
+            }
+        }
+        self.ask(event, seen)
     }
 }
 
-fn look(value: Option<&Value>) -> Cel {
-    let text = value.filter(|value| value.bytes.len() <= SEEN_BYTES);
-    let tree = text.and_then(|text| serde_json::from_slice::<serde_json::Value>(&text.bytes).ok());
-    tree.and_then(|tree| cel::to_value(tree).ok()).unwrap_or(Cel::Null)
+/// A value as expressions see it, if they do.
+fn look(value: &Value) -> Option<Cel> {
+    let text = Some(value).filter(|value| value.bytes.len() <= SEEN_BYTES)?;
+    let tree = serde_json::from_slice::<serde_json::Value>(&text.bytes).ok()?;
+    cel::to_value(answer::Tree(&tree)).ok()
 }
 
 /// Whether an expression goes over a list or a map.
@@ -152,10 +195,11 @@ mod tests {
     #[case::headers(r#"headers.kind == "test" && headers.n == 3"#, "1", true)]
     #[case::topic(r#"topic.endsWith(".created")"#, "1", true)]
     #[case::no_json("payload == null", "{", true)]
+    #[case::arithmetic("payload.n * 2 - 12 < 0", r#"{"n":5}"#, true)]
     #[case::the_whole(r#"payload == "x""#, r#""x""#, true)]
     fn holds(#[case] text: &str, #[case] payload: &'static str, #[case] expected: bool) {
-        let condition = Condition::read(text).unwrap();
-        assert_eq!(condition.holds(&event(payload), &mut LastSeen::default()), expected);
+        let condition = Expression::read("where", text).unwrap();
+        assert_eq!(condition.holds(&event(payload), &mut Seen::default()), expected);
     }
 
     #[rstest]
@@ -164,7 +208,7 @@ mod tests {
     #[case::a_hidden_loop("{'a': [payload.map(x, x)]} == null", "exists")]
     #[case::long(&"1 + ".repeat(200), "512")]
     fn refuses(#[case] text: &str, #[case] says: &str) {
-        let refusal = Condition::read(text).unwrap_err();
+        let refusal = Expression::read("where", text).unwrap_err();
         assert!(refusal.is(Code::BadExpression), "{refusal}");
         let whole = format!("{:?} {}", refusal.field, refusal.message);
         assert!(whole.contains(says), "{whole}");
@@ -174,7 +218,7 @@ mod tests {
     fn a_large_payload_is_not_looked_at() {
         let large = format!("{{\"a\":\"{}\"}}", "x".repeat(SEEN_BYTES));
         let event = Event { payload: Value::json(large.into_bytes()), ..event("1") };
-        let condition = Condition::read("payload == null").unwrap();
-        assert!(condition.holds(&event, &mut LastSeen::default()));
+        let condition = Expression::read("where", "payload == null").unwrap();
+        assert!(condition.holds(&event, &mut Seen::default()));
     }
 }

@@ -1,6 +1,7 @@
 //! The broker's own functions: what they are called and what they take.
 
 mod queues;
+mod routes;
 #[cfg(test)]
 mod tests;
 mod topics;
@@ -15,6 +16,7 @@ use crate::ops::{Call, Event, GraphOptions, GraphPart, Refs, Returns};
 use crate::topics::{HistoryAsk, WaitAsk};
 use crate::values::{Cursor, Fault, Shape, Value};
 pub use queues::QueueAsk;
+pub use routes::RouteAsk;
 
 /// The names, in the order of the documents.
 pub const NAMES: &[&str] = &[
@@ -37,6 +39,9 @@ pub const NAMES: &[&str] = &[
     "mpreg.queue.delete",
     "mpreg.queue.send",
     "mpreg.queue.next",
+    "mpreg.route.add",
+    "mpreg.route.list",
+    "mpreg.route.remove",
 ];
 
 /// A call of one of them, its arguments read.
@@ -80,6 +85,8 @@ pub enum Builtin {
     History(HistoryAsk),
     /// Something about queues.
     Queue(QueueAsk),
+    /// Something about routes.
+    Route(RouteAsk),
 }
 
 /// Whether there is such a built-in, for a step that would call it.
@@ -109,6 +116,9 @@ pub fn parse(call: &Call) -> Result<Builtin, Refusal> {
         "mpreg.topic.next" => topics::next(call),
         "mpreg.topic.history" => topics::history(call),
         "mpreg.graph.check" => check(call),
+        "mpreg.route.add" | "mpreg.route.list" | "mpreg.route.remove" => {
+            routes::parse(call).map(Builtin::Route)
+        }
         _ => queues::parse(call).map(Builtin::Queue),
     }
 }

@@ -6,6 +6,7 @@ mod errors;
 mod graph;
 mod output;
 mod queue;
+mod route;
 mod serve;
 mod show;
 mod store;
@@ -88,6 +89,12 @@ enum Command {
         mpreg queue take jobs -- ./work.sh    for each message; acks what succeeds\n         \
         mpreg queue list")]
     Queue(queue::Queue),
+    /// Lead topics to queues, by what messages say
+    #[command(after_help = "Example: mpreg route add eu --bind 'orders.#' --to eu-1 --to eu-2 \
+        --strategy least_loaded --when \"payload.region == 'eu'\"\n         \
+        mpreg route add slim --bind 'logs.#' --to logs --set payload=payload.text\n         \
+        mpreg route list")]
+    Route(route::Route),
     /// What the broker is doing
     #[command(after_help = "Example: mpreg status --output json")]
     Status(Target),
@@ -124,6 +131,7 @@ pub fn main() -> ExitCode {
         Command::Sub(events) => events.run(format),
         Command::Topics(topics) => topics.run(format),
         Command::Queue(queue) => queue.run(format),
+        Command::Route(route) => route.run(format),
         Command::Status(target) => show::status(&target, format),
         Command::Workers(target) => show::workers(&target, format),
         Command::Functions(target) => show::functions(&target, format),

@@ -113,6 +113,19 @@ pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) {
     }
 }
 
+/// Says what a command has done, field by field.
+pub(super) fn told(format: Format, told: &Json) {
+    match format {
+        Format::Json => json_line(told),
+        Format::Quiet => {}
+        Format::Table => {
+            for (field, value) in told.as_object().into_iter().flatten() {
+                line(&format!("{field}: {}", cell(value)));
+            }
+        }
+    }
+}
+
 /// A JSON value as a cell: strings without quotes, lists with commas.
 pub(super) fn cell(value: &Json) -> String {
     match value {

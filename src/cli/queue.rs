@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::call::json_or_text;
 use super::output::{
-    Failure, Format, cell, json_line, line, payload_text, put_payload, table, try_line,
+    Failure, Format, cell, json_line, line, payload_text, put_payload, table, told, try_line,
 };
 use super::{BROKER, block_on, duration};
 
@@ -204,19 +204,6 @@ impl Queue {
 async fn ask(client: &Client, verb: &str, kwargs: Json) -> Result<Json, Failure> {
     let call = client.call(&format!("mpreg.queue.{verb}")).kwargs(&kwargs);
     Ok(call.send().await?.read()?)
-}
-
-/// Says what a command has done, field by field.
-fn told(format: Format, told: &Json) {
-    match format {
-        Format::Json => json_line(told),
-        Format::Quiet => {}
-        Format::Table => {
-            for (field, value) in told.as_object().into_iter().flatten() {
-                line(&format!("{field}: {}", cell(value)));
-            }
-        }
-    }
 }
 
 impl Declare {

@@ -94,6 +94,9 @@ fn print(report: &Report) {
     };
     let rows: Vec<_> = report.lines.iter().map(row).collect();
     table(&["LINE", "QUEUE", "READY", "DELAYED", "DEAD"], &rows);
+    if report.routes > 0 {
+        line(&format!("\nroutes: {}", report.routes));
+    }
     let number = |number: Option<u64>| number.map_or_else(|| "-".into(), |it| it.to_string());
     let row = |of: &Damage| {
         vec![number(of.line.map(u64::from)), text(&of.queue), number(of.seq), of.what.clone()]

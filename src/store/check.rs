@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mpreg_patterns::store::{Ask, LANE_DEAD, LANE_DELAYED, Message, Place, Told};
+use mpreg_patterns::store::{Ask, LANE_DEAD, LANE_DELAYED, Message, Place, ROUTES, Told};
 use serde::Serialize;
 
 use super::lines::Row;
@@ -26,6 +26,8 @@ pub struct Report {
     pub file: PathBuf,
     /// Every line.
     pub lines: Vec<LineReport>,
+    /// Routes in their table.
+    pub routes: u64,
     /// What is damaged; nothing of it has been changed.
     pub damaged: Vec<Damage>,
     /// Records that were set aside earlier, when they were to be read.
@@ -195,7 +197,11 @@ impl Scan {
             return;
         }
         let line = entry.key.try_into().map(u32::from_be_bytes).ok();
-        let what = "what is known of the line cannot be read".into();
+        let what = match line {
+            Some(ROUTES) => "the table of routes cannot be read",
+            _ => "what is known of the line cannot be read",
+        };
+        let what = what.into();
         self.damaged.push(Damage { line, what, ..Damage::default() });
     }
 
@@ -286,10 +292,11 @@ impl Scan {
             delayed: self.count(line, LANE_DELAYED),
             dead: self.count(line, LANE_DEAD),
         };
-        let lines = self.rows.iter().map(of).collect();
+        let lines = self.rows.iter().filter(|(line, _)| **line != ROUTES).map(of).collect();
+        let routes = self.rows.get(&ROUTES).map_or(0, |row| routes(&row.about));
         let name = |damage: &Damage| Damage { queue: self.queue(damage.line), ..damage.clone() };
         let set_aside = self.set_aside.iter().map(name).collect();
-        Report { file, lines, damaged: self.damaged, set_aside }
+        Report { file, lines, routes, damaged: self.damaged, set_aside }
     }
 }
 
@@ -308,6 +315,12 @@ fn set_aside(key: &[u8]) -> Option<Damage> {
 fn queue(about: &Bytes) -> Option<String> {
     let about: serde_json::Value = serde_json::from_slice(about).ok()?;
     about["queue"].as_str().or_else(|| about["log"].as_str()).map(str::to_owned)
+}
+
+/// How many routes their table has.
+fn routes(about: &Bytes) -> u64 {
+    let table: serde_json::Value = serde_json::from_slice(about).unwrap_or_default();
+    table["routes"].as_array().map_or(0, |routes| routes.len() as u64)
 }
 
 /// A new store that takes what was rescued.

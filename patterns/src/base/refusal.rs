@@ -185,7 +185,7 @@ codes! {
          patterns before it in the same request hold.",
         "Part words by single dots; `*` stands for one word, `#` for any number.";
     BadExpression = "bad_expression", Caller, false,
-        "A `where` is no expression in CEL, or asks too much. Nothing changed.",
+        "An expression is none in CEL, or asks too much. Nothing changed.",
         "See the rules for `where` in the protocol; the message says where it went wrong.";
     NotRetained = "not_retained", Caller, false,
         "No log keeps all topics of the pattern, so there is nothing to replay. Nothing changed.",
@@ -207,8 +207,17 @@ codes! {
         "The queue holds as many messages or bytes as it may. The message was not taken.",
         "Wait until consumers have made room, or raise `max_count` or `max_bytes`.";
     Unroutable = "unroutable", Caller, true,
-        "No queue is bound to the topic. The message was not taken.",
-        "Bind a queue with `bind` in `mpreg.queue.declare`, or send to a queue by name.";
+        "No queue is bound to the topic, and no route takes it. The message was not taken.",
+        "Bind a queue in `mpreg.queue.declare`, add a route, or send to a queue by its name.";
+    UnknownRoute = "unknown_route", Caller, false,
+        "There is no route of that name. Nothing changed.",
+        "`mpreg.route.list` tells which there are.";
+    RouteChanged = "route_changed", Caller, false,
+        "The route has another version than `if_version` says. Nothing changed.",
+        "Read it with `mpreg.route.list`, and decide again.";
+    RouteFailed = "route_failed", Caller, false,
+        "What a route is to `set` could not be worked out for the message. No queue has it.",
+        "The message names the route and says why; change the route, or what is sent.";
     StoreFull = "store_full", Broker, true,
         "The disk, or the room the store may take of it, is full. What was sent may be lost.",
         "Make room on the disk of the data folder, then send it again.";

@@ -87,14 +87,14 @@ pub enum QueueAsk {
     },
 }
 
-/// A name of a queue that is not the broker's own.
-fn name(field: &'static str, cursor: &mut Cursor<'_>) -> Result<SmolStr, Refusal> {
+/// A name of a queue or a route that is not the broker's own.
+pub(super) fn name(field: &'static str, cursor: &mut Cursor<'_>) -> Result<SmolStr, Refusal> {
     let text = cursor.string().map_err(bad_args(field))?;
     if !is_name(&text) {
         return Err(no_name(field, &text));
     }
     if is_reserved(&text) {
-        let message = "queues that begin with `mpreg.` are the broker's own";
+        let message = "names that begin with `mpreg.` are the broker's own";
         return Err(Refusal::field(Code::ReservedName, field, message));
     }
     Ok(SmolStr::new(text))
@@ -115,7 +115,7 @@ fn some(field: &'static str, cursor: &mut Cursor<'_>, most: u64) -> Result<u64, 
     Err(Refusal::field(Code::BadArgs, field, format!("`{field}` takes 1 to {most}")))
 }
 
-fn one_of<T: Copy>(
+pub(super) fn one_of<T: Copy>(
     field: &'static str,
     cursor: &mut Cursor<'_>,
     words: &[(&str, T)],
@@ -197,7 +197,7 @@ fn declare(call: &Call) -> Result<QueueAsk, Refusal> {
             "max_count" => of.max_count = Some(some("max_count", cursor, u64::MAX)?),
             "max_bytes" => of.max_bytes = Some(some("max_bytes", cursor, u64::MAX)?),
             "dedup_ms" => of.dedup_ms = Some(cursor.u64().map_err(bad_args("dedup_ms"))?),
-            "bind" => of.bind = Some(bind(cursor)?),
+            "bind" => of.bind = Some(bind("queue", BINDINGS, cursor)?),
             "outlet" => of.outlet = Some(outlet(cursor)?),
             _ => return Ok(false),
         }
@@ -217,16 +217,20 @@ const WHEN_FULL: &[(&str, WhenFull)] = &[
     ("dead_letter", WhenFull::DeadLetter),
 ];
 
-/// Patterns, in order and each once.
-fn bind(cursor: &mut Cursor<'_>) -> Result<Vec<SmolStr>, Refusal> {
+/// Patterns that a queue or route is bound to, in order and each once.
+pub(super) fn bind(
+    what: &str,
+    most: usize,
+    cursor: &mut Cursor<'_>,
+) -> Result<Vec<SmolStr>, Refusal> {
     let bad = bad_args("bind");
     let (mut texts, mut array) = (Vec::new(), cursor.array().map_err(&bad)?);
     while cursor.item(&mut array).map_err(&bad)? {
         let text = cursor.string().map_err(&bad)?;
         let refuse = |refusal| Refusal { field: Some("bind".into()), ..refusal };
         texts.push(SmolStr::new(Pattern::parse(&text).map_err(refuse)?.as_str()));
-        if texts.len() > BINDINGS {
-            let message = format!("a queue is bound to {BINDINGS} patterns at most");
+        if texts.len() > most {
+            let message = format!("a {what} is bound to {most} patterns at most");
             return Err(Refusal::field(Code::BadArgs, "bind", message));
         }
     }

@@ -81,11 +81,11 @@ use crate::node::script::check;
         "requests":1,"calls":{"accepted":1,"done":1,"failed":1,"moved":0,"stray":0,
         "lost_workers":0},"graphs":{"started":0,"done":0,"failed":0,"steps":0,"retried":0},
         "graphs_in_flight":0,"topics":{"published":0,"refused":0,"delivered":0,"dropped":0,
-        "missed":0},"patterns":0,"waiting":0,"queues":{"queues":0,"consumers":0,"in_flight":0,
-        "front_bytes":0,"in_flight_bytes":0,"unconfirmed":0,"store":"open","counters":{"enqueued":0,
-        "delivered":0,"redelivered":0,"acked":0,"nacked":0,"lapsed":0,"dead":0,"dropped":0,
-        "refused":0,"repeated":0,"unroutable":0,"damaged":0}},"refused":{},"cancels_ignored":1,
-        "process":null}
+        "missed":0},"patterns":0,"waiting":0,"queues":{"queues":0,"routes":0,"consumers":0,
+        "in_flight":0,"front_bytes":0,"in_flight_bytes":0,"unconfirmed":0,"store":"open",
+        "counters":{"enqueued":0,"delivered":0,"redelivered":0,"acked":0,"nacked":0,"lapsed":0,
+        "dead":0,"dropped":0,"refused":0,"repeated":0,"unroutable":0,"damaged":0}},"refused":{},
+        "cancels_ignored":1,"process":null}
 "#
 )]
 #[case::graphs(
@@ -165,7 +165,8 @@ fn listings(#[case] script: &str) {
         mpreg.status, mpreg.graphs, mpreg.graph.check, mpreg.graph.explain, mpreg.topics,
         mpreg.topic.publish, mpreg.topic.next, mpreg.topic.history, mpreg.queues,
         mpreg.queue.declare, mpreg.queue.stats, mpreg.queue.peek, mpreg.queue.purge,
-        mpreg.queue.redrive, mpreg.queue.delete, mpreg.queue.send, mpreg.queue.next [fun]
+        mpreg.queue.redrive, mpreg.queue.delete, mpreg.queue.send, mpreg.queue.next,
+        mpreg.route.add, mpreg.route.list, mpreg.route.remove [fun]
 "#
 )]
 fn arguments(#[case] script: &str) {

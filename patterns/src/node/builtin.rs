@@ -54,6 +54,7 @@ impl Node {
             Ok(Builtin::Queue(ask)) => {
                 return self.queue_builtin(now, origin, (peer, deadline_ns), ask, out);
             }
+            Ok(Builtin::Route(ask)) => return self.route_builtin(now, origin, ask),
             Ok(Builtin::History(ask)) => {
                 let outcome = self.topics.history(now, &ask);
                 return self.done(now, origin, outcome.map(Box::new).map_err(Box::new), out);

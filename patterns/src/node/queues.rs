@@ -6,7 +6,7 @@ use smol_str::SmolStr;
 
 use super::{Node, Output, error_reply, send};
 use crate::base::{JobId, Origin, Out, PeerId, Refusal, RunId, Time};
-use crate::builtins::QueueAsk;
+use crate::builtins::{QueueAsk, RouteAsk};
 use crate::graph;
 use crate::ops::{Durability, Event, Reply, Send, SendOptions};
 use crate::queues::{Holder, Input, Output as Told, Sender};
@@ -102,6 +102,20 @@ impl Node {
         };
         let told = told.map(|json| Box::new(Body::plain(Value::from_serialize(&json))));
         self.done(now, origin, told.map_err(Box::new), out);
+    }
+
+    /// A built-in of routes.
+    pub(super) fn route_builtin(&mut self, now: Time, origin: Origin, ask: RouteAsk) {
+        let input = match ask {
+            RouteAsk::Add { name, settings, if_version } => {
+                Input::AddRoute { origin, name, settings, if_version }
+            }
+            RouteAsk::List => Input::ListRoutes { origin },
+            RouteAsk::Remove { name, if_version } => {
+                Input::RemoveRoute { origin, name, if_version }
+            }
+        };
+        self.queue(now, input);
     }
 
     pub(super) fn queue_output(&mut self, now: Time, output: Told, out: &mut Out<Output>) {

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use serde_json::json;
 use smol_str::SmolStr;
 
+use super::bindings::Bound;
 use super::describe::so_many;
 use super::line::Line;
 use super::{Counters, Declaration, Fetch, Output, Queue, Queues, Settings, lane};
 use crate::base::{Code, Map, Origin, Out, Refusal, WaitId, seeded};
-use crate::names::Pattern;
 use crate::ops::Durability;
 use crate::store::{Ask, LANE_DEAD};
 use crate::values::{Body, Value};
@@ -84,18 +84,7 @@ impl Queues {
 
     pub(super) fn add_queue(&mut self, name: SmolStr, settings: Settings) -> u32 {
         let at = self.queues.vacant_key() as u32;
-        for text in &settings.bind {
-            // They were checked when they were read.
-            let Ok(pattern) = Pattern::parse(text) else { continue };
-            let (id, _) = self.bound.insert(&pattern);
-            if self.holders.len() <= id.0 as usize {
-                self.holders.resize_with(id.0 as usize + 1, Vec::new);
-            }
-            let holders = &mut self.holders[id.0 as usize];
-            if !holders.contains(&at) {
-                holders.push(at);
-            }
-        }
+        self.bindings.add(&settings.bind, Bound::Queue(at));
         self.by_name.insert(name.clone(), at);
         self.queues.insert(Queue {
             name,
@@ -106,18 +95,6 @@ impl Queues {
             counters: Counters::default(),
         });
         at
-    }
-
-    fn unbind(&mut self, at: u32) {
-        for text in &self.queues[at as usize].settings.bind {
-            let Ok(pattern) = Pattern::parse(text) else { continue };
-            let Some(id) = self.bound.find(&pattern) else { continue };
-            let holders = &mut self.holders[id.0 as usize];
-            holders.retain(|holder| *holder != at);
-            if holders.is_empty() {
-                self.bound.remove(id);
-            }
-        }
     }
 
     pub(super) fn add_line(
@@ -161,7 +138,7 @@ impl Queues {
             Ok(at) => at,
             Err(refusal) => return out.push(Output::Done { origin, outcome: Err(refusal) }),
         };
-        self.unbind(at);
+        self.bindings.remove(&self.queues[at as usize].settings.bind, Bound::Queue(at));
         self.end_outlet(at, out);
         self.by_name.remove(name);
         let lines = self.queues[at as usize].lines.clone();

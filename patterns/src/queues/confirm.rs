@@ -24,6 +24,11 @@ impl Confirm {
         self.writes
     }
 
+    /// Whether so many writes are safe.
+    pub(super) const fn is_safe(&self, writes: u64) -> bool {
+        writes <= self.synced
+    }
+
     /// Lets an answer go once so many writes are safe.
     pub(super) fn hold(&mut self, writes: u64, answer: Output, out: &mut Out<Output>) {
         if writes <= self.synced {

@@ -127,6 +127,7 @@ impl Queues {
     pub fn status(&self) -> Json {
         json!({
             "queues": self.queues.len(),
+            "routes": self.routes.len(),
             "consumers": self.consumers.len(),
             "in_flight": self.consumers.in_hand(),
             "front_bytes": self.memory,

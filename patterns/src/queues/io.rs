@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use super::{Declaration, Life};
+use super::{Declaration, Life, RouteSettings};
 use crate::base::{Origin, PeerId, Refusal, RunId, WaitId};
 use crate::ops::{Delivered, Durability, Event, SendOptions, Settle};
 use crate::store::{Ask, Message, Told};
@@ -120,6 +120,31 @@ pub enum Input {
         name: SmolStr,
         /// So many at most.
         count: u64,
+    },
+    /// A route is to be there.
+    AddRoute {
+        /// Who asks.
+        origin: Origin,
+        /// Its name.
+        name: SmolStr,
+        /// How it is to be.
+        settings: Box<RouteSettings>,
+        /// Only if it has this version now; 0 if it is not there.
+        if_version: Option<u64>,
+    },
+    /// A route is to be gone.
+    RemoveRoute {
+        /// Who asks.
+        origin: Origin,
+        /// Its name.
+        name: SmolStr,
+        /// Only if it has this version now.
+        if_version: Option<u64>,
+    },
+    /// Every route is to be told.
+    ListRoutes {
+        /// Who asks.
+        origin: Origin,
     },
     /// A message is sent to a queue, or to those bound to its topic.
     Send {

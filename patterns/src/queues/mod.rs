@@ -6,10 +6,13 @@
 //! memory. What is to survive is asked of the store ([`crate::store`]) as it happens, and answers
 //! that say so wait until the store has come that far.
 //!
+//! What is sent to a topic goes to the queues bound to it, and by *routes* to others.
+//!
 //! A queue may have an *outlet*, a PUSH socket of its own, which takes like a consumer and says
 //! nothing back.
 
 mod admin;
+mod bindings;
 mod confirm;
 mod consumers;
 mod describe;
@@ -20,6 +23,7 @@ mod line;
 #[cfg(test)]
 mod model;
 mod outlets;
+mod routes;
 mod send;
 mod serve;
 mod settings;
@@ -38,9 +42,9 @@ use crate::base::{
     Code, Deadlines, Ids, Limits, Map, Origin, Out, Refusal, Rng, RunId, Time, TimerId, WaitId,
     seeded,
 };
-use crate::names::{PatternId, PatternIndex};
 use crate::ops::Durability;
 use crate::store::Ask;
+use bindings::{Bindings, Found};
 use confirm::Confirm;
 use consumers::Consumers;
 use describe::Search;
@@ -48,6 +52,8 @@ pub use io::{Holder, Input, OutletNews, OutletTask, Output, Sender};
 pub use life::Life;
 use line::Line;
 use outlets::Outlet;
+use routes::Routes;
+pub use routes::{HeaderTexts, RouteSettings, SetTexts, Strategy};
 pub use settings::{Declaration, Kind, Settings, WhenFull};
 
 /// What is to be done at a time.
@@ -86,7 +92,7 @@ pub struct Counters {
     pub refused: u64,
     /// Messages that had been sent before.
     pub repeated: u64,
-    /// Messages no queue was bound for.
+    /// Messages no queue was bound for and no route took.
     pub unroutable: u64,
     /// Messages in the store that could not be read.
     pub damaged: u64,
@@ -154,10 +160,10 @@ pub struct Queues {
     lines: Slab<Line>,
     by_number: Map<u32, u32>,
     next_number: u32,
-    /// Queues by the patterns they are bound to.
-    bound: PatternIndex,
-    holders: Vec<Vec<u32>>,
-    found: Vec<PatternId>,
+    bindings: Bindings,
+    routes: Routes,
+    /// Who is bound to the topic of the message that is sent.
+    found: Found,
     consumers: Consumers,
     /// Consumers whose connections are gone, with what they had in hand.
     leaving: VecDeque<u32>,
@@ -208,9 +214,9 @@ impl Queues {
             lines: Slab::new(),
             by_number: Map::default(),
             next_number: 1,
-            bound: PatternIndex::new(seed ^ 0x71),
-            holders: Vec::new(),
-            found: Vec::new(),
+            bindings: Bindings::new(seed ^ 0x71),
+            routes: Routes::default(),
+            found: Found::default(),
             consumers: Consumers::new(seed ^ 0x72),
             leaving: VecDeque::new(),
             waits: Slab::new(),
@@ -263,6 +269,13 @@ impl Queues {
             Input::Flows { peer } => self.flows(peer),
             Input::Outlet { at, news } => self.outlet(now, at, news, out),
             Input::Gone { peer } => self.gone(peer, out),
+            Input::AddRoute { origin, name, settings, if_version } => {
+                self.add_route(origin, (name, *settings), if_version, out);
+            }
+            Input::RemoveRoute { origin, name, if_version } => {
+                self.remove_route(origin, &name, if_version, out);
+            }
+            Input::ListRoutes { origin } => self.list_routes(origin, out),
             Input::End => self.end(out),
         }
         self.serve(now, out);
@@ -304,10 +317,10 @@ impl Queues {
         self.deadlines.next_ns()
     }
 
-    /// Whether a topic may have queues bound to it.
+    /// Whether a topic may have queues or routes bound to it.
     #[must_use]
     pub fn binds(&self) -> bool {
-        !self.bound.is_empty()
+        !self.bindings.is_empty()
     }
 
     /// Whether there is a queue of that name.

@@ -29,7 +29,10 @@ impl Queues {
         let message = event.message;
         let taken = match queue {
             Some(name) => self.send_to(now, &name, &event, &options, out),
-            None => self.route(now, &event, &options, out),
+            None => {
+                let is_told = matches!(by, Sender::Origin(_) | Sender::Peer { .. });
+                self.route(now, (&event, &options, is_told), out)
+            }
         };
         let outcome =
             taken.map(|taken| (taken.repeats.unwrap_or(message), taken.durability, taken.queues));
@@ -60,46 +63,49 @@ impl Queues {
         self.enqueue(now, at, event, options, out)
     }
 
-    /// To every queue that is bound to the topic.
+    /// To every queue that is bound to the topic, by itself or by a route.
     fn route(
         &mut self,
         now: Time,
-        event: &Arc<Event>,
-        options: &SendOptions,
+        (event, options, is_told): (&Arc<Event>, &SendOptions, bool),
         out: &mut Out<Output>,
     ) -> Result<Taken, Refusal> {
         let mut found = std::mem::take(&mut self.found);
-        found.clear();
-        self.bound.matches(&event.topic, &mut found);
-        let holders = found.iter().flat_map(|id| self.holders[id.0 as usize].iter().copied());
-        let mut queues: Vec<u32> = holders.collect();
-        self.found = found;
-        queues.sort_unstable();
-        queues.dedup();
-        let (mut all, mut no) = (None::<Taken>, None);
-        for at in queues {
-            match self.enqueue(now, at, event, options, out) {
-                Ok(taken) => {
-                    let all = all.get_or_insert(Taken { queues: 0, ..taken });
-                    all.queues += taken.queues;
-                    all.durability = all.durability.min(taken.durability);
+        self.bindings.find(&event.topic, &mut found);
+        let mut reached = Reached::default();
+        let mut judged = Ok(());
+        if !found.routes.is_empty() {
+            let message = (event, options, is_told);
+            judged = self.send_by_routes(now, &mut found, message, &mut reached, out);
+        }
+        if judged.is_ok() {
+            for &at in &found.queues {
+                if !reached.asked.contains(&at) {
+                    reached.note(self.enqueue(now, at, event, options, out));
                 }
-                Err(refusal) => no = Some(refusal),
             }
         }
-        match (all, no) {
-            (Some(taken), _) => Ok(taken),
-            (None, Some(refusal)) => Err(refusal),
-            (None, None) => {
-                self.counters.unroutable += 1;
-                let message = format!("no queue is bound to {}", event.topic);
-                Err(Refusal::field(Code::Unroutable, "topic", message))
+        self.found = found;
+        judged?;
+        match reached {
+            Reached { all: Some(taken), .. } => Ok(taken),
+            Reached { no, .. } => {
+                let refusal = no.unwrap_or_else(|| {
+                    let routed = match self.found.routes.is_empty() {
+                        true => "",
+                        false => ", and no route takes it",
+                    };
+                    let message = format!("no queue is bound to {}{routed}", event.topic);
+                    Refusal::field(Code::Unroutable, "topic", message)
+                });
+                self.counters.unroutable += u64::from(refusal.is(Code::Unroutable));
+                Err(refusal)
             }
         }
     }
 
     /// Puts a message into one queue, and tells of it.
-    fn enqueue(
+    pub(super) fn enqueue(
         &mut self,
         now: Time,
         at: u32,
@@ -165,19 +171,20 @@ impl Queues {
         options: &SendOptions,
     ) -> Arc<Message> {
         let ttl_ms = self.queues[at as usize].settings.ttl_ms;
+        let due_ms = now.wall_ms.saturating_add(options.delay_ms);
         Arc::new(Message {
             event: event.clone(),
             key: options.key.clone(),
             priority: options.priority,
             attempts: 0,
-            expires_ms: ttl_ms.map(|ttl| (now.wall_ms + options.delay_ms).saturating_add(ttl)),
+            expires_ms: ttl_ms.map(|ttl| due_ms.saturating_add(ttl)),
             death: None,
         })
     }
 
     /// A line of a queue, if it gets what is sent now: each group's does, and the one without a
     /// name if somebody takes from it or there is no other.
-    fn line_that_gets(&self, at: u32, index: usize) -> Option<u32> {
+    pub(super) fn line_that_gets(&self, at: u32, index: usize) -> Option<u32> {
         let lines = &self.queues[at as usize].lines;
         let (at, is_only) = (lines[index], lines.len() == 1);
         let line = &self.lines[at as usize];
@@ -253,7 +260,7 @@ impl Queues {
     }
 
     /// The message that was sent with the same `dedup`, lately.
-    fn repeats(&mut self, now: Time, at: u32, options: &SendOptions) -> Option<RunId> {
+    pub(super) fn repeats(&mut self, now: Time, at: u32, options: &SendOptions) -> Option<RunId> {
         let dedup = options.dedup.as_ref()?;
         let queue = &mut self.queues[at as usize];
         while queue.seen_until.front().is_some_and(|seen| seen.until_ms <= now.wall_ms) {
@@ -300,9 +307,33 @@ impl Queues {
 }
 
 /// What became of a message.
-struct Taken {
+pub(super) struct Taken {
     durability: Durability,
     queues: u32,
     /// The message it repeats.
     repeats: Option<RunId>,
+}
+
+/// What became of a message that goes to several queues.
+#[derive(Default)]
+pub(super) struct Reached {
+    /// Of those that took it, if any did.
+    all: Option<Taken>,
+    /// Why one of the others did not.
+    pub(super) no: Option<Refusal>,
+    /// Queues that are settled.
+    pub(super) asked: Vec<u32>,
+}
+
+impl Reached {
+    pub(super) fn note(&mut self, taken: Result<Taken, Refusal>) {
+        match taken {
+            Ok(taken) => {
+                let all = self.all.get_or_insert(Taken { queues: 0, ..taken });
+                all.queues += taken.queues;
+                all.durability = all.durability.min(taken.durability);
+            }
+            Err(refusal) => self.no = Some(refusal),
+        }
+    }
 }

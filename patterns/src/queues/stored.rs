@@ -9,7 +9,7 @@ use super::line::{Found, Line};
 use super::settings::Settings;
 use super::{Fetch, Output, Queues};
 use crate::base::{Code, Out, Refusal, Time};
-use crate::store::{self, LANE_DELAYED, Message, Place, Told};
+use crate::store::{self, LANE_DELAYED, Message, Place, ROUTES, Told};
 
 /// What is known of a line, as `Queues::tell_line` writes it.
 #[derive(Deserialize)]
@@ -104,6 +104,11 @@ impl Queues {
             .unwrap_or_else(|| Refusal::new(Code::StoreFailed, "the store was opened again"));
         self.confirm.reopened();
         self.void_stored(&why);
+        let (table, found) = match found.split_first() {
+            Some((first, rest)) if first.line == ROUTES => (Some(&first.about), rest),
+            _ => (None, found),
+        };
+        self.routes_found(table);
         let highest = found.iter().map(|line| line.line).max().unwrap_or(0);
         self.next_number = self.next_number.max(highest + 1);
         for line in found {

@@ -24,6 +24,9 @@ pub const LANE_DELAYED: u8 = 10;
 /// The lane of dead letters, ordered by when they died.
 pub const LANE_DEAD: u8 = 11;
 
+/// The line that has no messages: what is known of it is the table of routes.
+pub const ROUTES: u32 = 0;
+
 /// Where a message stands: in this order it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place {
@@ -58,7 +61,13 @@ impl Message {
     /// Bytes it holds, about.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.event.bytes() + self.key.as_ref().map_or(0, SmolStr::len) + size_of::<Self>()
+        Self::bytes_of(&self.event, self.key.as_ref())
+    }
+
+    /// What one would hold, before it is made.
+    #[must_use]
+    pub fn bytes_of(event: &Event, key: Option<&SmolStr>) -> usize {
+        event.bytes() + key.map_or(0, SmolStr::len) + size_of::<Self>()
     }
 }
 

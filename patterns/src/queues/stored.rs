@@ -5,11 +5,12 @@ use std::sync::Arc;
 use serde::Deserialize;
 use smol_str::SmolStr;
 
+use super::bindings::Bound;
 use super::line::{Found, Line};
 use super::settings::Settings;
 use super::{Fetch, Output, Queues};
 use crate::base::{Code, Out, Refusal, Time};
-use crate::store::{self, LANE_DELAYED, Message, Place, ROUTES, Told};
+use crate::store::{self, Ask, LANE_DELAYED, Message, Place, ROUTES, Told};
 
 /// What is known of a line, as `Queues::tell_line` writes it.
 #[derive(Deserialize)]
@@ -112,7 +113,7 @@ impl Queues {
         let highest = found.iter().map(|line| line.line).max().unwrap_or(0);
         self.next_number = self.next_number.max(highest + 1);
         for line in found {
-            if let Some(at) = self.line_found(line) {
+            if let Some(at) = self.line_found(line, found, out) {
                 let of = &mut self.lines[at as usize];
                 of.restore(&line.lanes, line.next_seq, &mut self.memory);
             }
@@ -133,7 +134,12 @@ impl Queues {
     }
 
     /// The line of that number, made if it is new here.
-    fn line_found(&mut self, line: &store::Line) -> Option<u32> {
+    fn line_found(
+        &mut self,
+        line: &store::Line,
+        found: &[store::Line],
+        out: &mut Out<Output>,
+    ) -> Option<u32> {
         if let Some(&at) = self.by_number.get(&line.line) {
             return Some(at);
         }
@@ -142,12 +148,43 @@ impl Queues {
             return None;
         };
         let queue = match self.by_name.get(&about.queue) {
-            Some(&queue) => queue,
+            // It was deleted, which is not safe, and made anew in memory, which is so.
+            Some(&queue) if !self.queues[queue as usize].stored() => {
+                self.ask(Ask::Drop { line: line.line }, out);
+                return None;
+            }
+            Some(&queue) => match self.line_anew(queue, about.group.as_ref(), found) {
+                Some(at) => return Some(self.renumber(at, line.line, about.settings)),
+                None => queue,
+            },
             None => self.add_queue(about.queue, about.settings),
         };
         let at = self.lines.insert(Line::new(line.line, queue, about.group, self.seed)) as u32;
         self.by_number.insert(line.line, at);
         self.queues[queue as usize].lines.push(at);
         Some(at)
+    }
+
+    /// The line of a group that the store knows nothing of.
+    fn line_anew(&self, queue: u32, group: Option<&SmolStr>, found: &[store::Line]) -> Option<u32> {
+        let is_stored = |number: u32| found.binary_search_by_key(&number, |line| line.line).is_ok();
+        let mut lines = self.queues[queue as usize].lines.iter().copied();
+        lines.find(|at| {
+            let line = &self.lines[*at as usize];
+            line.group.as_ref() == group && !is_stored(line.number)
+        })
+    }
+
+    /// A queue was deleted and made anew, and neither is safe: it is the one of before.
+    fn renumber(&mut self, at: u32, number: u32, settings: Settings) -> u32 {
+        let line = &mut self.lines[at as usize];
+        self.by_number.remove(&line.number);
+        line.number = number;
+        self.by_number.insert(number, at);
+        let queue = line.queue;
+        let old = std::mem::replace(&mut self.queues[queue as usize].settings, settings);
+        self.bindings.remove(&old.bind, Bound::Queue(queue));
+        self.bindings.add(&self.queues[queue as usize].settings.bind, Bound::Queue(queue));
+        at
     }
 }

@@ -130,6 +130,56 @@ fn taking(#[case] script: &str) {
     → c1 sent d fsync 1
 "#
 )]
+#[case::a_queue_made_anew_on_a_disk_that_fails(
+    r#"
+    c1 calls a mpreg.queue.declare {"name":"jobs","max_attempts":3}
+    → c1 result a {"queue":"jobs","created":true,"settings":{"durability":"fsync","kind":"fifo",
+        "max_attempts":3,"lease_ms":30000,"backoff_ms":1000,"ttl_ms":null,"max_count":100000000,
+        "max_bytes":68719476736,"when_full":"refuse","dedup_ms":120000,"bind":[]}}
+    c1 sends b jobs 1
+    → c1 sent b fsync 1
+    store waits
+    c1 calls c mpreg.queue.delete {"name":"jobs"}
+    c1 sends d jobs 2
+    store fails
+    → c1 error c store_full: no space left
+    → c1 error d store_full: no space left
+    store opens
+    store syncs
+    c1 sends e jobs 3
+    store syncs
+    → c1 sent e fsync 1
+    w1 consumes jobs credit=9
+    → w1 consumed jobs, credit 9
+    c1 calls f mpreg.queue.declare {"name":"jobs","max_attempts":3}
+    → c1 result f {"queue":"jobs","created":false,"settings":{"durability":"fsync","kind":"fifo",
+        "max_attempts":3,"lease_ms":30000,"backoff_ms":1000,"ttl_ms":null,"max_count":100000000,
+        "max_bytes":68719476736,"when_full":"refuse","dedup_ms":120000,"bind":[]}}
+    store syncs
+    → w1 deliver jobs 1
+    → w1 deliver jobs 3
+    c1 calls g mpreg.queue.delete {"name":"jobs"}
+    c1 calls h mpreg.queue.declare {"name":"jobs","durability":"memory"}
+    → c1 result h {"queue":"jobs","created":true,"settings":{"durability":"memory","kind":"fifo",
+        "max_attempts":10,"lease_ms":30000,"backoff_ms":1000,"ttl_ms":null,"max_count":100000000,
+        "max_bytes":1073741824,"when_full":"refuse","dedup_ms":120000,"bind":[]}}
+    c1 sends i jobs 4
+    → c1 sent i memory 1
+    store fails
+    → c1 error g store_full: no space left
+    store opens
+    store syncs
+    c1 sends j jobs 5
+    → c1 sent j memory 1
+    w1 consumes jobs credit=9
+    → w1 consumed jobs, credit 9
+    → w1 deliver jobs 4
+    → w1 deliver jobs 5
+    restart
+    c1 calls k mpreg.queues
+    → c1 result k {"queues":[],"count":0}
+"#
+)]
 #[case::a_restart_voids_leases(
     r#"
     w1 consumes jobs

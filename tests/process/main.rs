@@ -19,6 +19,7 @@ mod pubsub;
 mod queues;
 mod raw;
 mod rig;
+mod routes;
 mod rpc;
 mod stall;
 mod store;

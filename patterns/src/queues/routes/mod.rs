@@ -8,6 +8,8 @@
 
 mod changes;
 mod handing;
+#[cfg(test)]
+mod model;
 mod route;
 mod settings;
 #[cfg(test)]

@@ -153,8 +153,11 @@ impl Broker {
 
     /// A broker whose data outlives it.
     pub(crate) fn at(args: &[&str], data: &Path) -> Self {
-        let mut command = Command::new(program());
-        command.args(["serve", "--output", "json", "--data"]).arg(data).args(args);
+        Self::run(&mut serve(args, data))
+    }
+
+    /// A broker by a command that serves.
+    pub(crate) fn run(command: &mut Command) -> Self {
         let mut process = Process::spawn(command.stdout(Stdio::piped()).env("RUST_LOG", "warn"));
         let mut line = String::new();
         process.stdout().read_line(&mut line).unwrap();
@@ -200,6 +203,13 @@ impl Broker {
     pub(crate) fn mpreg(&self, args: &[&str]) -> Output {
         mpreg(&[args, &["--broker", &self.door]].concat())
     }
+}
+
+/// The command of a broker whose data outlives it.
+pub(crate) fn serve(args: &[&str], data: &Path) -> Command {
+    let mut command = Command::new(program());
+    command.args(["serve", "--output", "json", "--data"]).arg(data).args(args);
+    command
 }
 
 /// Runs a command of the program.

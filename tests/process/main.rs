@@ -20,6 +20,7 @@ mod power;
 mod pubsub;
 mod queues;
 mod raw;
+mod reopen;
 mod rig;
 mod routes;
 mod rpc;

@@ -189,6 +189,14 @@ impl Broker {
         pages * rustix::param::page_size() as u64
     }
 
+    /// Memory of it that no file stands behind, bytes.
+    pub(crate) fn anonymous_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.process.pid());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
     /// Processor time its threads have used.
     pub(crate) fn processor_time(&self) -> Duration {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.pid())).unwrap();

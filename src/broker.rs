@@ -102,7 +102,8 @@ impl Broker {
         let system = |error: zmq::Error| StartError::System(error.to_string());
         let (control, waker) = Control::new(&context).map_err(system)?;
         let bell = control.clone();
-        let options = store::Options::default();
+        let max_bytes = config.store.max_bytes;
+        let options = store::Options { max_bytes, ..store::Options::default() };
         let (store, lines) =
             Store::open(&store::folder(&config.data_dir()), &options, move || bell.ring())?;
         let drain = Duration::from_millis(config.drain_ms);

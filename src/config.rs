@@ -8,6 +8,8 @@ use mpreg_patterns::names::Pattern;
 use mpreg_patterns::topics::Retain;
 use serde::Deserialize;
 
+use crate::store;
+
 /// Logs that one broker keeps at most: every event is looked up once for all of them.
 const RETAIN_RULES: usize = 64;
 /// The endpoints, in the order of their ports.
@@ -36,6 +38,8 @@ pub struct Config {
     pub topics: TopicsConfig,
     /// What holds for queues.
     pub queues: QueuesConfig,
+    /// What the data may take.
+    pub store: StoreConfig,
     /// Bounds that differ from their defaults.
     pub limits: LimitsConfig,
 }
@@ -52,6 +56,14 @@ impl Default for QueuesConfig {
     fn default() -> Self {
         Self { auto_create: true }
     }
+}
+
+/// The `[store]` table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreConfig {
+    /// What the data file grows to at most, bytes; without it, to what the disk has.
+    pub max_bytes: Option<u64>,
 }
 
 /// The `[topics]` table.
@@ -127,6 +139,7 @@ impl Default for Config {
             drain_ms: 10_000,
             topics: TopicsConfig::default(),
             queues: QueuesConfig::default(),
+            store: StoreConfig::default(),
             limits: LimitsConfig::default(),
         }
     }
@@ -277,6 +290,10 @@ impl Config {
             let why = format!("the last endpoint would be at port {last}");
             return Err(ConfigError::Value { key: "port", why });
         }
+        if self.store.max_bytes.is_some_and(|most| most < store::MIN_BYTES) {
+            let why = format!("must be at least {}", store::MIN_BYTES);
+            return Err(ConfigError::Value { key: "store.max_bytes", why });
+        }
         self.topics.retain()?;
         self.endpoint().map(|_| ())
     }
@@ -334,6 +351,7 @@ mod tests {
     #[case::unknown_limit("[limits]\nspeed = 1", "unknown field `speed`")]
     #[case::wrong_type("port = \"x\"", "invalid type")]
     #[case::zero_limit("[limits]\ncalls = 0", "calls: must be above 0")]
+    #[case::small_store("[store]\nmax_bytes = 1", "store.max_bytes: must be at least 1048576")]
     #[case::last_port("port = 65534", "the last endpoint would be at port 65537")]
     #[case::retain("[[topics.retain]]\npattern = \"a..b\"", "`a..b` is no pattern")]
     #[case::retain_key("[[topics.retain]]\nfor = 1", "unknown field `for`")]

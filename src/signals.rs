@@ -1,4 +1,4 @@
-//! What the system asks of the process.
+//! What the system asks of the process, and tells it.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -9,6 +9,14 @@ pub async fn stop() {
     tokio::select! {
         () = next(&mut terminate) => {}
         () = next(&mut interrupt) => {}
+    }
+}
+
+/// A file that may not grow is an error of the write, not the end of the process.
+pub fn outlive_limits() {
+    let beyond = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+    if let Err(error) = signal(beyond) {
+        log::warn!("a limit to the size of files would end the broker: {error}");
     }
 }
 

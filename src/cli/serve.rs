@@ -65,6 +65,10 @@ impl Serve {
     pub(super) fn run(&self, format: Format) -> Result<(), Failure> {
         env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
         let config = self.config()?;
+        block_on(async {
+            signals::outlive_limits();
+            Ok(())
+        })?;
         let broker = Broker::start(&config)?;
         banner(&broker, &config, format);
         block_on(async {

@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use heed::types::Bytes;
-use heed::{CommitOrAbort, CompactionOption, Database, Env, EnvOpenOptions, RwTxn};
+use heed::{CommitOrAbort, CompactionOption, Database, Env, EnvOpenOptions, RoTxn, RwTxn};
 
 /// What a map is a multiple of, bytes: above any system's page.
 pub(super) const MAP_STEP: usize = 1 << 16;
@@ -74,11 +74,11 @@ impl Tables {
     }
 
     /// Bytes of pages in use, without those that are free for what comes.
-    pub(super) fn used_bytes(&self, write: &RwTxn<'_>) -> heed::Result<u64> {
+    pub(super) fn used_bytes(&self, read: &RoTxn<'_>) -> heed::Result<u64> {
         let all = [self.messages, self.lines, self.garbage, self.damaged];
         let mut bytes = 0;
         for table in all {
-            bytes += table.stat(write)?.non_free_page_size() as u64;
+            bytes += table.stat(read)?.non_free_page_size() as u64;
         }
         Ok(bytes)
     }

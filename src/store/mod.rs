@@ -2,8 +2,8 @@
 //!
 //! In reading order: this file (the handle), [`worker`] (the thread: gather, apply, sync, tell;
 //! what failed is opened anew), [`batch`] (asks within one transaction), [`lines`] and [`record`]
-//! (what stands on disk), [`opening`], [`lmdb`] (files and maps), [`pages`] (the file read without
-//! LMDB), [`check`] (damage, and less of a file).
+//! (what stands on disk), [`room`] (what there is of it), [`opening`], [`lmdb`] (files and maps),
+//! [`pages`] (the file read without LMDB), [`check`] (damage, and less of a file).
 //!
 //! The handle never waits. It decides nothing: what is asked is bounded by the rules that ask.
 
@@ -14,6 +14,7 @@ mod lmdb;
 mod opening;
 mod pages;
 mod record;
+mod room;
 mod worker;
 
 #[cfg(test)]

@@ -294,6 +294,7 @@ fn a_full_store_says_so_and_opens_again() {
     let refusal = loop {
         match rig.next() {
             Told::Synced { writes } => synced = writes,
+            Told::Full { refusal } => assert_eq!(refusal.code, "store_full"),
             Told::Failed { refusal } => break refusal,
             other => panic!("{other:?}"),
         }
@@ -306,11 +307,41 @@ fn a_full_store_says_so_and_opens_again() {
     assert!(synced > 300);
     assert_eq!(lines[0].lanes[5].count, synced);
     assert!(rig.data().metadata().unwrap().len() <= MIN_BYTES);
+    assert!(matches!(rig.next(), Told::Full { .. }), "it is as full as it was");
     // Deletes find room, and make it.
     rig.ask((0..synced).map(delete));
     rig.synced(synced);
+    assert_eq!(rig.next(), Told::Room);
     rig.ask([put(5_000, "room"), fetch(1)]);
     assert_eq!(rig.fetched(1).0, texts(&["room"]));
+}
+
+#[test]
+fn a_store_says_that_it_is_full_before_it_is() {
+    let mut rig = Rig::with(Options { max_bytes: Some(MIN_BYTES), ..Options::default() });
+    let long = "x".repeat(1_000);
+    // One write a commit, until it wants no more.
+    let refusal = (1..).find_map(|seq| {
+        rig.ask([put(seq, &long)]);
+        rig.synced(seq);
+        rig.ask([fetch(seq as u32)]);
+        match rig.next() {
+            Told::Full { refusal } => Some((seq, refusal)),
+            Told::Fetched { .. } => None,
+            other => panic!("{other:?}"),
+        }
+    });
+    let (last, refusal) = refusal.unwrap();
+    let most = format!("of the {MIN_BYTES} bytes that store.max_bytes allows");
+    assert!(refusal.message.contains(&most), "{refusal}");
+    assert!((500..800).contains(&last), "{last}");
+    assert!(matches!(rig.next(), Told::Fetched { .. }));
+    // What had been asked for before that was heard is done still, and so is what comes of it.
+    rig.ask((last + 1..last + 20).map(|seq| put(seq, &long)));
+    rig.synced(last + 19);
+    rig.ask((1..=last / 4).map(delete));
+    rig.synced(last + 19 + last / 4);
+    assert_eq!(rig.next(), Told::Room);
 }
 
 #[test]
@@ -401,7 +432,10 @@ fn spoiled(at: impl Fn(u64) -> Vec<u64>) -> TempDir {
     rig.synced(3_001);
     rig.store = None;
     let file = File::options().write(true).open(rig.data()).unwrap();
-    for offset in at(file.metadata().unwrap().len() / 4_096) {
+    let bytes = std::fs::read(lmdb::data_file(rig.folder.path())).unwrap();
+    // Behind them there is room that was taken ahead.
+    let pages = bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64 / 4_096;
+    for offset in at(pages) {
         file.write_all_at(&[0x77; 8], offset).unwrap();
     }
     rig.folder

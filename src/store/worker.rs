@@ -1,7 +1,6 @@
 //! The store's thread: takes what waits, applies it, commits, tells; and opens anew what failed.
 
 use std::fs::File;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +14,7 @@ use mpreg_patterns::store::{Ask, Line, Told};
 use super::batch::{Batch, Want, peek};
 use super::lines::Lines;
 use super::lmdb::{self, MAP_STEP, Tables};
+use super::room::{self, Room, Used};
 use super::{Options, StoreError, opening};
 
 /// Asks of one commit, at most.
@@ -87,8 +87,12 @@ impl Worker {
         let mut batch = Vec::new();
         let mut writes = 0;
         loop {
+            if let Some(told) = open.look().map_err(|error| open.refusal(&error.into()))? {
+                self.teller.tell(self.epoch, told);
+            }
             // What is to be swept is a reason for a commit without any ask.
-            if !self.gather(&mut batch, open.lines.garbage.is_empty()) {
+            let wait = open.lines.garbage.is_empty();
+            if !self.gather(&mut batch, wait.then(|| open.patience(self.options.retry))) {
                 return Ok(());
             }
             let (mut rest, mut heard) = (&batch[..], 0);
@@ -110,9 +114,9 @@ impl Worker {
         }
     }
 
-    /// Takes what waits, up to a bound; waits for the first of it if that is wanted. False once
-    /// the handle is gone and all is taken.
-    fn gather(&self, batch: &mut Vec<Ask>, wait: bool) -> bool {
+    /// Takes what waits, up to a bound; waits for the first of it if that is wanted, so long at
+    /// most. False once the handle is gone and all is taken.
+    fn gather(&self, batch: &mut Vec<Ask>, wait: Option<Duration>) -> bool {
         let mut bytes = 0;
         let mut take = |(epoch, asks): Stamped<Vec<Ask>>| {
             if epoch == self.epoch {
@@ -121,9 +125,12 @@ impl Worker {
             }
             batch.len() < BATCH_ASKS && bytes < BATCH_BYTES
         };
-        if wait {
-            let Ok(first) = self.asks.recv() else { return false };
-            take(first);
+        if let Some(patience) = wait {
+            match self.asks.recv_timeout(patience) {
+                Ok(first) => _ = take(first),
+                Err(RecvTimeoutError::Timeout) => return true,
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
         }
         loop {
             match self.asks.try_recv() {
@@ -134,7 +141,7 @@ impl Worker {
                 }
                 Err(TryRecvError::Empty) => return true,
                 // What is to be swept can wait for the next life.
-                Err(TryRecvError::Disconnected) => return wait || !batch.is_empty(),
+                Err(TryRecvError::Disconnected) => return wait.is_some() || !batch.is_empty(),
             }
         }
     }
@@ -200,6 +207,7 @@ pub(super) struct Open {
     tables: Tables,
     lines: Lines,
     max_bytes: Option<u64>,
+    room: Room,
 }
 
 impl Open {
@@ -208,7 +216,28 @@ impl Open {
     fn new(folder: &Path, options: &Options, look: usize) -> Result<Self, StoreError> {
         let (env, tables, lines) = opening::open(folder, options, look)?;
         let max_bytes = options.max_bytes.map(|most| most.max(super::MIN_BYTES));
-        Ok(Self { folder: folder.to_owned(), env, tables, lines, max_bytes })
+        let file = lmdb::data_file(folder);
+        let room = Room::new(&file, max_bytes)
+            .map_err(|error| StoreError::Unusable { file, why: error.to_string() })?;
+        Ok(Self { folder: folder.to_owned(), env, tables, lines, max_bytes, room })
+    }
+
+    /// Sees to room for what is to come. What is to be told of it, if that has changed.
+    fn look(&mut self) -> heed::Result<Option<Told>> {
+        let page = u64::from(self.env.unnamed_database_stat().page_size);
+        let end = (self.env.info().last_page_number as u64 + 1) * page;
+        let read = self.env.read_txn()?;
+        let pages = self.tables.used_bytes(&read)?;
+        let changed = self.room.look(&lmdb::data_file(&self.folder), Used { end, pages });
+        Ok(changed.map(|room| match room {
+            Ok(()) => Told::Room,
+            Err(refusal) => Told::Full { refusal },
+        }))
+    }
+
+    /// How long to wait for something to do: a full disk is looked at again.
+    const fn patience(&self, retry: Duration) -> Duration {
+        if self.room.is_full() { retry } else { Duration::MAX }
     }
 
     /// Applies as much of `asks` as there is room for, at least one if there is any, in one
@@ -330,9 +359,7 @@ impl Open {
     /// LMDB reports a write cut short by a full disk as a plain failure.
     fn is_disk_full(&self, error: &heed::Error) -> bool {
         let heed::Error::Io(error) = error else { return false };
-        let kinds = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge];
         let space = rustix::fs::statvfs(&self.folder);
-        kinds.contains(&error.kind())
-            || space.is_ok_and(|space| space.f_bavail * space.f_frsize < ROOM)
+        room::is_full(error) || space.is_ok_and(|space| space.f_bavail * space.f_frsize < ROOM)
     }
 }

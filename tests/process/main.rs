@@ -11,6 +11,7 @@ mod cli;
 mod examples;
 mod failure;
 mod figures;
+mod full;
 mod graph;
 mod hold;
 mod ledger;

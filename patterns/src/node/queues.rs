@@ -214,6 +214,10 @@ impl Node {
                 self.topic(now, topics::Input::Stored(failed));
                 store::Told::Failed { refusal }
             }
+            told @ (store::Told::Full { .. } | store::Told::Room) => {
+                self.topic(now, topics::Input::Stored(told.clone()));
+                told
+            }
             told @ store::Told::Fetched { .. } => told,
         };
         self.queue(now, Input::Stored(for_queues));

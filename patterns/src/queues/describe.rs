@@ -133,9 +133,17 @@ impl Queues {
             "front_bytes": self.memory,
             "in_flight_bytes": self.consumers.bytes,
             "unconfirmed": self.confirm.len(),
-            "store": self.failed.as_ref().map_or("open", |_| "failed"),
+            "store": self.store_state(),
             "counters": self.counters,
         })
+    }
+
+    const fn store_state(&self) -> &'static str {
+        match (&self.failed, &self.full) {
+            (Some(_), _) => "failed",
+            (None, Some(_)) => "full",
+            (None, None) => "open",
+        }
     }
 
     fn row(&self, now: Time, at: u32, whole: bool) -> Json {

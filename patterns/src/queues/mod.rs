@@ -180,6 +180,8 @@ pub struct Queues {
     confirm: Confirm,
     /// Why nothing is stored now, if so.
     failed: Option<Refusal>,
+    /// Why the store has no room for what is new, if so.
+    full: Option<Refusal>,
     /// What is asked of the store, by number: whose lane, or which search.
     fetches: Map<u32, Fetch>,
     next_fetch: u32,
@@ -228,6 +230,7 @@ impl Queues {
             deadlines: Deadlines::default(),
             confirm: Confirm::default(),
             failed: Some(Refusal::new(Code::StoreFailed, "the store is not open yet")),
+            full: None,
             fetches: Map::default(),
             next_fetch: 0,
             searches: Slab::new(),

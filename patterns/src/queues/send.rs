@@ -136,7 +136,7 @@ impl Queues {
         }
         let durability = queue.settings.durability;
         if durability == Durability::Fsync
-            && let Some(refusal) = &self.failed
+            && let Some(refusal) = self.failed.as_ref().or(self.full.as_ref())
         {
             return Err(refusal.clone());
         }

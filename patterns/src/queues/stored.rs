@@ -28,6 +28,8 @@ impl Queues {
                 self.counters.damaged += damaged.len() as u64;
                 self.fetched(now, fetch, messages, (end, &damaged), out);
             }
+            Told::Full { refusal } => self.full = Some(refusal),
+            Told::Room => self.full = None,
             Told::Failed { refusal } => self.store_failed(&refusal, out),
             Told::Opened { lines } => self.opened(&lines, out),
         }
@@ -103,6 +105,7 @@ impl Queues {
             .failed
             .take()
             .unwrap_or_else(|| Refusal::new(Code::StoreFailed, "the store was opened again"));
+        self.full = None;
         self.confirm.reopened();
         self.void_stored(&why);
         let (table, found) = match found.split_first() {

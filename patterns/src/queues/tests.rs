@@ -180,6 +180,31 @@ fn taking(#[case] script: &str) {
     → c1 result k {"queues":[],"count":0}
 "#
 )]
+#[case::a_disk_that_fills(
+    r#"
+    w1 consumes jobs credit=2
+    → w1 consumed jobs, credit 2
+    c1 sends a jobs 1
+    → w1 deliver jobs 1
+    → c1 sent a fsync 1
+    store waits
+    c1 sends b jobs 2
+    → w1 deliver jobs 2
+    store fills
+    c1 sends c jobs 3
+    → c1 error c store_full: little room is left
+    store syncs
+    → c1 sent b fsync 1
+    w1 done jobs id=d
+    store syncs
+    → w1 acked d 1
+    store empties
+    c1 sends e jobs 4
+    → w1 deliver jobs 4
+    store syncs
+    → c1 sent e fsync 1
+"#
+)]
 #[case::a_restart_voids_leases(
     r#"
     w1 consumes jobs

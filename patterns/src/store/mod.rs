@@ -164,6 +164,14 @@ pub enum Told {
         /// What could not be read and has been set aside.
         damaged: Vec<Place>,
     },
+    /// There is little room left, for deletes and what moves: nothing new is to be asked for until
+    /// there is `Room`, or it is `Opened` again.
+    Full {
+        /// Why.
+        refusal: Refusal,
+    },
+    /// There is room again.
+    Room,
     /// What was not synced may be lost, and nothing is written until it is `Opened` again.
     Failed {
         /// Why.

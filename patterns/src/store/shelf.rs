@@ -53,6 +53,11 @@ impl Shelf {
         Told::Synced { writes: self.writes }
     }
 
+    /// Has room for nothing new.
+    pub(crate) fn full(&self) -> Told {
+        Told::Full { refusal: Refusal::new(Code::StoreFull, "little room is left") }
+    }
+
     /// Loses what was not synced.
     pub(crate) fn fail(&mut self) -> Told {
         self.asked.clear();

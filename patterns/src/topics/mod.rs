@@ -263,6 +263,7 @@ pub struct Topics {
     /// Logs that the store is to be told of.
     unwritten: Vec<u32>,
     store_is_open: bool,
+    store_is_full: bool,
     waits: Slab<Wait>,
     serial: u32,
     asks: VecDeque<Ask>,
@@ -301,6 +302,7 @@ impl Topics {
             logs: Vec::new(),
             unwritten: Vec::new(),
             store_is_open: false,
+            store_is_full: false,
             waits: Slab::new(),
             serial: 0,
             asks: VecDeque::new(),

@@ -1,8 +1,8 @@
 //! Logs on disk: what is kept in memory is written behind, and read when the broker starts.
 //!
 //! A log is a line of the store with one lane, and an event's number in the log is its number
-//! there. While the store fails nothing is written; when it is open again, it is told what it has
-//! missed.
+//! there. While the store fails nothing is written, and nothing new while it is full; afterwards it
+//! is told what it has missed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -60,12 +60,17 @@ impl Topics {
                 self.read(now, (fetch - LOGS) as usize, messages, end, out);
             }
             Told::Failed { .. } => self.store_is_open = false,
+            Told::Full { .. } => self.store_is_full = true,
+            Told::Room => {
+                self.store_is_full = false;
+                (0..self.logs.len()).for_each(|at| self.write(at, out));
+            }
             Told::Synced { .. } => {}
         }
     }
 
     fn opened(&mut self, lines: &[Line], out: &mut Out<Output>) {
-        self.store_is_open = true;
+        (self.store_is_open, self.store_is_full) = (true, false);
         let mut number = lines.iter().map(|line| line.line + 1).max().unwrap_or(LOGS);
         for at in 0..self.logs.len() {
             let log = &mut self.logs[at];
@@ -147,6 +152,8 @@ impl Topics {
             for seq in disk.first..disk.next.min(first) {
                 out.push(Output::Store(Ask::Delete { place: place(seq) }));
             }
+            // What is kept meanwhile is written once there is room.
+            let next = if self.store_is_full { disk.next } else { next };
             for seq in disk.next.max(first)..next {
                 let Some(event) = log.get(seq).cloned() else { continue };
                 let (place, message) = (place(seq), Arc::new(bare(event)));

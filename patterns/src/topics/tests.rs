@@ -503,6 +503,35 @@ fn history(#[case] script: &str) {
         "more":false}
     "#
 )]
+// While the store is full the log is in memory, and goes on forgetting.
+#[case::fills(
+    r#"
+    keep a.# count=4 stored
+    c1 publishes p a.1 1
+    → c1 published p
+    c1 publishes q a.2 2
+    → c1 published q
+    c1 publishes r a.3 3
+    → c1 published r
+    store fills
+    c1 publishes s a.4 4
+    → c1 published s
+    c1 publishes t a.5 5
+    → c1 published t
+    c1 publishes u a.6 6
+    → c1 published u
+    store empties
+    store syncs
+    restart
+    store syncs
+    c1 calls h mpreg.topic.history {"pattern":"a.#"}
+    → c1 result h {"events":[{"topic":"a.3","seq":3,"message":"ULID","at_ms":1700000000000,
+        "payload":3},{"topic":"a.4","seq":4,"message":"ULID","at_ms":1700000000000,"payload":4},
+        {"topic":"a.5","seq":5,"message":"ULID","at_ms":1700000000000,"payload":5},{"topic":"a.6",
+        "seq":6,"message":"ULID","at_ms":1700000000000,"payload":6}],"first_seq":3,"next_seq":7,
+        "more":false}
+    "#
+)]
 // Queues hear of their own writes alone.
 #[case::both(
     r#"

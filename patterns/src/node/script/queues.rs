@@ -23,6 +23,7 @@ use super::{Stage, Words};
 use crate::base::RunId;
 use crate::node::Input;
 use crate::ops::{Event, Reply, Request, Send, SendOptions, Settle, Verdict};
+use crate::store::Told;
 
 impl Stage {
     pub(super) fn play_store(&mut self, verb: &str) {
@@ -37,6 +38,11 @@ impl Stage {
                 let told = self.store.fail();
                 self.input(Input::Stored(told));
             }
+            "fills" => {
+                let told = self.store.full();
+                self.input(Input::Stored(told));
+            }
+            "empties" => self.input(Input::Stored(Told::Room)),
             "opens" => {
                 let told = self.store.open();
                 self.input(Input::Stored(told));

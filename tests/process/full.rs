@@ -87,6 +87,38 @@ async fn the_bound_of_the_store() {
     fill_and_empty(&broker, "of the 16777216 bytes that store.max_bytes allows", || ()).await;
 }
 
+/// More is on its way when the bound is reached than is kept free for it: the store fails, and
+/// opens again with what it has. Each message was taken, and is there, or was refused.
+#[tokio::test]
+async fn much_is_on_its_way_when_the_bound_is_reached() {
+    let _turn = turn();
+    let broker = Broker::configured("[store]\nmax_bytes = 4194304");
+    let client = broker.client().await;
+    let (mut producer, filler) = (client.producer(2_000), "x".repeat(BYTES));
+    for number in 0..2_000_u64 {
+        let message = client.send("jobs").payload(&(number, &filler));
+        assert_eq!(producer.send(message).await.unwrap(), number);
+    }
+    let mut safe = BTreeSet::new();
+    while let Some(confirmed) = producer.confirmed().await {
+        match confirmed.outcome {
+            Ok(_) => _ = safe.insert(confirmed.number),
+            Err(error) => assert_eq!(error.code(), Some("store_full"), "{error}"),
+        }
+    }
+    println!("{} of 2,000 messages were taken", safe.len());
+    assert!((50..500).contains(&safe.len()));
+    let mut jobs = client.consume("jobs", None, 16).await.unwrap();
+    while !safe.is_empty() {
+        let delivery = jobs.next().await.unwrap();
+        let (number, _): (u64, String) = delivery.read().unwrap();
+        safe.remove(&number);
+        delivery.ack();
+    }
+    store_is(&client, "open").await;
+    client.send("jobs").payload(&1).send().await.unwrap();
+}
+
 /// A limit to the size of files is to the store what a full disk is.
 #[rstest]
 #[case::consumers_make_room(8 << 20)]

@@ -219,8 +219,10 @@ codes! {
         "What a route is to `set` could not be worked out for the message. No queue has it.",
         "The message names the route and says why; change the route, or what is sent.";
     StoreFull = "store_full", Broker, true,
-        "The disk, or the room the store may take of it, is full. What was sent may be lost.",
-        "Make room on the disk of the data folder, then send it again.";
+        "The disk, or the room the store may take of it, is full. The message was not taken; \
+         it may have been delivered all the same.",
+        "Take what waits, make room on the disk of the data folder, or raise `store.max_bytes`; \
+         then send it again.";
     StoreFailed = "store_failed", Broker, true,
         "Writing to the data folder failed, or something in it is damaged. What was sent may be \
          lost.",

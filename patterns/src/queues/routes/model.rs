@@ -192,11 +192,10 @@ impl World {
                 }
             }
         }
-        let is: Vec<_> = self.queues.routes.by_name.iter().collect();
-        let is: Vec<_> = is
-            .into_iter()
-            .map(|(name, slot)| (name, self.queues.routes.slots[*slot as usize].version))
-            .collect();
+        let routes = &self.queues.routes;
+        let is = routes.by_name.iter();
+        let is = is.map(|(name, slot)| (name, routes.slots[*slot as usize].version));
+        let is: Vec<(&SmolStr, u64)> = is.collect();
         let expected: Vec<_> =
             self.table.routes.iter().map(|(name, known)| (name, known.version)).collect();
         assert_eq!(is, expected);
@@ -252,94 +251,118 @@ impl World {
         self.changed(origin, Input::RemoveRoute { origin, name, if_version }, is_taken);
     }
 
-    /// Messages of a queue, if it is there.
-    fn held(&self, name: &str) -> Option<u64> {
-        let at = *self.queues.by_name.get(name)?;
-        let line = self.queues.queues[at as usize].lines[0];
-        Some(self.queues.lines[line as usize].held.count)
+    /// The queues as they are.
+    fn view(&self) -> Vec<View> {
+        let view = |(name, ..): &(&str, u64, WhenFull)| {
+            let Some(&at) = self.queues.by_name.get(*name) else { return View::default() };
+            let queue = &self.queues.queues[at as usize];
+            let held = self.queues.lines[queue.lines[0] as usize].held.count;
+            View {
+                held: Some(held),
+                has_room: held < queue.settings.max_count,
+                // One that was made for a route has the defaults.
+                drops: queue.settings.when_full == WhenFull::DropOldest,
+                is_bound: !queue.settings.bind.is_empty(),
+            }
+        };
+        QUEUES.iter().map(view).collect()
+    }
+
+    /// Whose turn it is, where that could not be followed.
+    fn learn_turns(&mut self) {
+        for (name, known) in &mut self.table.routes {
+            let slot = self.queues.routes.by_name[name];
+            known.next = self.queues.routes.slots[slot as usize].next;
+        }
     }
 
     fn send(&mut self, topic: &'static str, number: u64) {
-        let before: Vec<_> = QUEUES.iter().map(|(name, ..)| self.held(name)).collect();
-        let room: Vec<_> = QUEUES.map(|(name, ..)| self.queues.by_name.get(name).copied()).into();
-        let room = |at: usize| {
-            let full = |at: u32| self.queues.queues[at as usize].settings.max_count;
-            room[at].is_some_and(|slot| before[at] < Some(full(slot)))
-        };
-        let has_room: Vec<bool> = (0..QUEUES.len()).map(room).collect();
-        // Those that were made for a route have the defaults.
-        let drops: Vec<bool> = QUEUES
-            .iter()
-            .map(|(name, ..)| {
-                let at = self.queues.by_name.get(*name);
-                at.is_some_and(|at| {
-                    self.queues.queues[*at as usize].settings.when_full == WhenFull::DropOldest
-                })
-            })
-            .collect();
-        let is_bound = {
-            let at = self.queues.by_name.get(BOUND);
-            at.is_some_and(|at| !self.queues.queues[*at as usize].settings.bind.is_empty())
-        };
+        let queues = self.view();
         self.got.clear();
         let payload = Value::json(number.to_string());
         let (headers, message) = (None, RunId(0));
         let event = Arc::new(Event { topic: topic.into(), payload, headers, message });
         let (by, options) = (Sender::Socket, SendOptions::default());
         self.input(Input::Send { by, queue: None, event, options });
-        let got: Vec<usize> =
-            self.got.iter().map(|name| name[1..].parse().expect("a queue's number")).collect();
-
-        let (mut reached, mut asked) = (0, Vec::new());
-        let take = |queue: usize, asked: &mut Vec<usize>, reached: &mut usize| {
-            asked.push(queue);
-            if has_room[queue] {
-                assert_eq!(got.get(*reached), Some(&queue), "{number} at {topic}: {got:?}");
-            }
-            // What is to be dropped may have to be read first, and then there is no room yet.
-            if has_room[queue] || (drops[queue] && got.get(*reached) == Some(&queue)) {
-                *reached += 1;
-            }
-        };
+        let number_of = |name: &SmolStr| name[1..].parse().expect("a queue's number");
+        let got = self.got.iter().map(number_of).collect();
+        let mut followed = Followed { queues, got, reached: 0, asked: Vec::new() };
         for known in self.table.routes.values_mut() {
-            let Spec { bind, below, to, how } = &known.spec;
+            let Spec { bind, below, .. } = &known.spec;
             let matches = *bind == topic || *bind == "*";
-            if !matches || below.is_some_and(|below| number >= below) {
-                continue;
+            if matches && below.is_none_or(|below| number < below) && !followed.by(known) {
+                return self.learn_turns();
             }
-            let first = if *how == How::RoundRobin { known.next % to.len() } else { 0 };
-            let mut open: Vec<(usize, usize)> = (first..to.len())
-                .chain(0..first)
-                .map(|place| (place, to[place]))
-                .filter(|(_, queue)| before[*queue].is_some() && !asked.contains(queue))
-                .collect();
-            match how {
-                How::Fanout => {
-                    open.iter().for_each(|(_, queue)| take(*queue, &mut asked, &mut reached));
-                    continue;
-                }
-                How::LeastLoaded => open.sort_by_key(|(_, queue)| before[*queue]),
-                _ => {}
-            }
-            let with = |of: &[bool]| open.iter().filter(|it| of[it.1]).copied().collect::<Vec<_>>();
-            let choices = [with(&has_room), with(&drops), open.clone()];
-            let Some(choices) = choices.into_iter().find(|some| !some.is_empty()) else { continue };
-            let chosen = match how {
-                // Any of them, as it came.
-                How::Random => choices.iter().find(|(_, queue)| got.get(reached) == Some(queue)),
-                _ => choices.first(),
-            };
-            // All refuse, and which was asked is not to be seen.
-            let Some(chosen) = chosen else { return };
-            let (place, queue) = *chosen;
-            known.next = place + 1;
-            take(queue, &mut asked, &mut reached);
         }
-        let bound = QUEUES.iter().position(|(name, ..)| *name == BOUND).expect("it is there");
-        if topic == "a" && is_bound && !asked.contains(&bound) {
-            take(bound, &mut asked, &mut reached);
+        let is_bound = |at: &usize| topic == "a" && followed.queues[*at].is_bound;
+        let bound: Vec<usize> = (0..QUEUES.len()).filter(is_bound).collect();
+        bound.into_iter().for_each(|at| followed.take(at));
+        assert_eq!(followed.reached, followed.got.len(), "{number} at {topic}: {followed:?}");
+    }
+}
+
+/// A queue before a message is sent; nothing of it where it is not there.
+#[derive(Debug, Default)]
+struct View {
+    held: Option<u64>,
+    has_room: bool,
+    drops: bool,
+    is_bound: bool,
+}
+
+/// A message on its way through the table.
+#[derive(Debug)]
+struct Followed {
+    queues: Vec<View>,
+    /// Those that have got it, in order.
+    got: Vec<usize>,
+    /// How many of them are accounted for.
+    reached: usize,
+    asked: Vec<usize>,
+}
+
+impl Followed {
+    /// It is a queue's, unless that was asked before or has no room.
+    fn take(&mut self, queue: usize) {
+        if self.asked.contains(&queue) {
+            return;
         }
-        assert_eq!(reached, got.len(), "{number} at {topic}: {got:?}, asked {asked:?}");
+        self.asked.push(queue);
+        let (view, has_it) = (&self.queues[queue], self.got.get(self.reached) == Some(&queue));
+        assert!(has_it || !view.has_room, "{queue} should have it: {self:?}");
+        // What is to be dropped may have to be read first, and then there is no room yet.
+        self.reached += usize::from(has_it && (view.has_room || view.drops));
+    }
+
+    /// A route takes it. False where it cannot be seen which queue refused.
+    fn by(&mut self, known: &mut Known) -> bool {
+        let Spec { to, how, .. } = &known.spec;
+        let first = if *how == How::RoundRobin { known.next % to.len() } else { 0 };
+        let turns = (first..to.len()).chain(0..first).map(|place| (place, to[place]));
+        let is_open = |at: usize| self.queues[at].held.is_some() && !self.asked.contains(&at);
+        let mut open: Vec<(usize, usize)> = turns.filter(|(_, at)| is_open(*at)).collect();
+        if *how == How::Fanout {
+            open.into_iter().for_each(|(_, at)| self.take(at));
+            return true;
+        }
+        if *how == How::LeastLoaded {
+            open.sort_by_key(|(_, at)| self.queues[*at].held);
+        }
+        let those = |wanted: &dyn Fn(&View) -> bool| -> Vec<(usize, usize)> {
+            open.iter().copied().filter(|(_, at)| wanted(&self.queues[*at])).collect()
+        };
+        let choices = [those(&|view| view.has_room), those(&|view| view.drops), those(&|_| true)];
+        let Some(choices) = choices.into_iter().find(|some| !some.is_empty()) else { return true };
+        let got = self.got.get(self.reached);
+        let chosen = match how {
+            // Any of them, as it came.
+            How::Random => choices.iter().find(|(_, at)| Some(at) == got),
+            _ => choices.first(),
+        };
+        let Some(&(place, at)) = chosen else { return false };
+        known.next = place + 1;
+        self.take(at);
+        true
     }
 }
 

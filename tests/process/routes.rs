@@ -8,8 +8,7 @@ use crate::rig::{Broker, json, mpreg, text, turn};
 #[test]
 fn the_command_line_of_routes() {
     let _turn = turn();
-    let data = tempfile::tempdir().unwrap();
-    let broker = Broker::at(&["--port", "0"], data.path());
+    let broker = Broker::start();
     let value = |args: &[&str]| {
         let ran = broker.mpreg(&[args, &["--output", "json"]].concat());
         assert!(ran.status.success(), "{args:?}: {}", text(&ran.stderr));
@@ -64,9 +63,17 @@ fn the_command_line_of_routes() {
     value(&add(&[]));
     assert_eq!(value(&["route", "remove", "eu", "--if-version", "3"])["table_version"], 4);
     assert_eq!(failure(&["route", "remove", "eu"]), "unknown_route");
-    value(&add(&[]));
-    drop(broker);
+}
 
+/// `mpreg store check` counts routes, and `--salvage` copies their table.
+#[test]
+fn the_table_of_routes_is_rescued_with_the_rest() {
+    let _turn = turn();
+    let data = tempfile::tempdir().unwrap();
+    let broker = Broker::at(&["--port", "0"], data.path());
+    let added = broker.mpreg(&["route", "add", "eu", "--bind", "t", "--to", "a"]);
+    assert!(added.status.success(), "{}", text(&added.stderr));
+    drop(broker);
     let store = |args: &[&str]| {
         let data = ["--data", data.path().to_str().unwrap(), "--output", "json"];
         json(&mpreg(&[&["store"], args, &data].concat()).stdout)
@@ -78,5 +85,5 @@ fn the_command_line_of_routes() {
     assert_eq!(store(&["check"])["routes"], 1);
     let again = Broker::at(&["--port", "0"], data.path());
     let listed = json(&again.mpreg(&["route", "list", "--output", "json"]).stdout);
-    assert_eq!((&listed["table_version"], &listed["routes"][0]["version"]), (&json!(5), &json!(5)));
+    assert_eq!((&listed["table_version"], &listed["routes"][0]["version"]), (&json!(1), &json!(1)));
 }

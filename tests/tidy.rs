@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The systems of `patterns`, which do not know each other.
-const SYSTEMS: &[&str] = &["rpc", "graph", "topics"];
+const SYSTEMS: &[&str] = &["rpc", "graph", "topics", "queues"];
 /// What `patterns` may stand on: no IO, no threads, no clock.
 const PURE: &[&str] = &[
     "bytes",

@@ -108,7 +108,7 @@ impl Queues {
         } || copy.dead
             || anew;
         if std::mem::take(&mut copy.dead) {
-            copy.sure = false;
+            (copy.sure, copy.due_ms) = (false, 0);
         }
         assert!(
             goes_on && (1..=max_attempts).contains(&attempt),
@@ -342,7 +342,10 @@ impl Queues {
             if !plans[*queue].is_stored() {
                 continue;
             }
+            let most = Some(plans[*queue].settings.max_attempts);
             for copy in sent.messages.values_mut().flat_map(|of| of.copies.values_mut()) {
+                // It may have died a moment ago.
+                copy.moved |= copy.attempt >= most;
                 copy.done &= copy.sure;
                 copy.dead &= copy.sure;
                 (copy.lease, copy.attempt, copy.due_ms) = (None, None, 0);
@@ -362,6 +365,10 @@ impl Queues {
     /// Dead letters may be sent again.
     pub(super) fn redriven(&mut self, now: Time, queue: usize) {
         self.lapse(now);
+        self.revive(queue);
+    }
+
+    pub(super) fn revive(&mut self, queue: usize) {
         for (_, sent) in self.sent.iter_mut().filter(|((of, _), _)| *of == queue) {
             for copy in sent.messages.values_mut().flat_map(|of| of.copies.values_mut()) {
                 if std::mem::take(&mut copy.dead) {

@@ -376,16 +376,16 @@ impl Queues {
                 // The broker may have forgotten it, if it was not safe yet.
                 seen.1 &= !self.plans[*queue].is_stored();
             }
-            self.orphans.clear();
+            self.end_redrives();
             self.void();
         }
     }
 
     /// The broker is killed: it knows nothing any more but what the store has.
     pub(crate) fn restarted(&mut self) {
+        self.end_redrives();
         self.open.clear();
         self.quiet.clear();
-        self.orphans.clear();
         self.takers.clear();
         self.seen.clear();
         self.groups.clear();
@@ -415,6 +415,15 @@ impl Queues {
     pub(super) fn is_redriving(&self, queue: usize) -> bool {
         let redrives = |asked: &Asked| matches!(asked, Asked::Call(Some(of)) if *of == queue);
         self.orphans.contains(&queue) || self.open.values().any(redrives)
+    }
+
+    /// Redrives end with whatever they were about to do: that may be done or not.
+    fn end_redrives(&mut self) {
+        let redriving = (0..self.plans.len()).filter(|queue| self.is_redriving(*queue));
+        for queue in redriving.collect::<Vec<_>>() {
+            self.revive(queue);
+        }
+        self.orphans.clear();
     }
 
     /// Everything has been done: what was said to be safe was taken by everybody who had to.

@@ -233,7 +233,10 @@ impl Broker {
             match &reply {
                 Reply::Run(run) => self.unsent(now, run.id, check),
                 Reply::Event(delivery) => check.topics.left_for_nobody(delivery),
-                Reply::Deliver(delivered) => self.returned(now, delivered, None, check),
+                Reply::Deliver(delivered) => {
+                    check.queues.left_for_nobody(delivered);
+                    self.returned(now, delivered, None, check);
+                }
                 _ => {}
             }
             return;

@@ -181,6 +181,15 @@ impl Queues {
         (copy.lease, copy.returned) = (None, true);
     }
 
+    /// A delivery left for a connection that was gone by then: it may count as an attempt.
+    pub(crate) fn left_for_nobody(&mut self, told: &Delivered) {
+        let message = told.message.event.message.0;
+        let name = self.names.get(&(self.queue(&told.queue), message));
+        let sent = name.and_then(|name| self.sent.get_mut(name));
+        let Some(of) = sent.and_then(|sent| sent.messages.get_mut(&message)) else { return };
+        of.copies.values_mut().for_each(|copy| (copy.attempt, copy.moved) = (None, true));
+    }
+
     /// A delivery came to nothing.
     fn fail(&mut self, lease: &Lease) {
         let max_attempts = self.plans[lease.name.0].settings.max_attempts;

@@ -28,17 +28,24 @@ pub(super) struct Room {
     end: u64,
     max_bytes: Option<u64>,
     is_full: bool,
+    /// It has refused more.
+    is_short: bool,
 }
 
 impl Room {
     pub(super) fn new(path: &Path, max_bytes: Option<u64>) -> io::Result<Self> {
         let file = File::options().write(true).open(path)?;
-        Ok(Self { end: file.metadata()?.len(), file, max_bytes, is_full: false })
+        Ok(Self { end: file.metadata()?.len(), file, max_bytes, is_full: false, is_short: false })
     }
 
     /// Whether nothing new is to come.
     pub(super) const fn is_full(&self) -> bool {
         self.is_full
+    }
+
+    /// Whether a write cut short was so for want of room.
+    pub(super) const fn is_short(&self) -> bool {
+        self.is_short
     }
 
     /// What has changed, if anything: why there is no room, or that there is.
@@ -69,14 +76,17 @@ impl Room {
         let ahead = (used.end / 8).clamp(AHEAD.0, AHEAD.1);
         let most = self.max_bytes.unwrap_or(u64::MAX);
         let (need, want) = ((used.end + ahead).min(most), (used.end + 2 * ahead).min(most));
+        self.is_short = false;
         if self.end >= need {
             return None;
         }
         let error = self.take(want).or_else(|_| self.take(need)).err()?;
-        // Pages that are free again serve as well.
+        self.is_short = true;
+        // Pages that are free again serve as well, though not all: a large message needs some in
+        // a row.
         let free = self.end.saturating_sub(used.pages);
-        let enough = if self.is_full { ahead } else { ahead / 2 };
-        (free < enough).then(|| {
+        let enough = self.end / if self.is_full { 3 } else { 4 };
+        (free < enough.max(ahead)).then(|| {
             let message = format!("no room on the disk of {}: {error}", name.display());
             Refusal::new(Code::StoreFull, message)
         })

@@ -360,6 +360,8 @@ impl Open {
     fn is_disk_full(&self, error: &heed::Error) -> bool {
         let heed::Error::Io(error) = error else { return false };
         let space = rustix::fs::statvfs(&self.folder);
-        room::is_full(error) || space.is_ok_and(|space| space.f_bavail * space.f_frsize < ROOM)
+        room::is_full(error)
+            || self.room.is_short()
+            || space.is_ok_and(|space| space.f_bavail * space.f_frsize < ROOM)
     }
 }

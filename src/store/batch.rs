@@ -61,7 +61,6 @@ impl<'a> Batch<'a> {
                     None => self.put(place, message)?,
                 },
                 Ask::Delete { .. } if passes.is_some() => {}
-                Ask::Move { .. } if self.is_full()? => return Ok(index),
                 Ask::Move { from, to, message } => {
                     self.delete(from)?;
                     self.put(to, message)?;

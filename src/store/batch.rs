@@ -67,9 +67,12 @@ impl<'a> Batch<'a> {
                 }
                 Ask::Delete { place } => self.delete(place)?,
                 Ask::Line { line, about } => self.row(*line).about = about.clone(),
-                Ask::Clear { line, lane } if self.known(*line).is_some() => {
+                Ask::Clear { line, lane, keep } if self.known(*line).is_some() => {
                     let lane = std::mem::take(self.lane(*line, *lane));
                     self.discard([lane])?;
+                    for (place, message) in keep {
+                        self.put(place, message)?;
+                    }
                 }
                 Ask::Drop { line } if self.known(*line).is_some() => {
                     let lanes = self.row(*line).lanes;
@@ -282,7 +285,7 @@ fn passing(asks: &[Ask]) -> Map<usize, usize> {
                     lane.and_then(|lane| lane.remove(&(place.at_ms, place.seq)));
                 }
             }
-            Ask::Fetch { line, lane, .. } | Ask::Clear { line, lane } => {
+            Ask::Fetch { line, lane, .. } | Ask::Clear { line, lane, .. } => {
                 put.remove(&(*line, *lane));
             }
             Ask::Drop { line } => put.retain(|(of, _), _| of != line),

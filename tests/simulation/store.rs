@@ -293,8 +293,12 @@ impl Store {
                 messages.insert(to, Record { message, damaged: false });
             }
             Ask::Delete { place } => drop(messages.remove(&place)),
-            Ask::Clear { line, lane } => {
+            Ask::Clear { line, lane, keep } => {
                 messages.retain(|place, _| (place.line, place.lane) != (line, lane));
+                let keep = keep.into_iter();
+                messages.extend(
+                    keep.map(|(place, message)| (place, Record { message, damaged: false })),
+                );
             }
             Ask::Fetch { fetch, line, lane, after, count, .. } => {
                 // Few at a time, as if they were large.

@@ -206,13 +206,14 @@ impl Queues {
             let count = line.dead_load.count;
             line.clear_dead(&mut self.memory);
             if stored {
-                self.ask(Ask::Clear { line: number, lane: LANE_DEAD }, out);
+                let keep = Vec::new();
+                self.ask(Ask::Clear { line: number, lane: LANE_DEAD, keep }, out);
             }
             return count;
         }
         let before = line.held.count;
         let lanes = line.clear(&mut self.memory);
-        // What is in hand stays, so it is put again after its lane was cleared.
+        // What is in hand stays.
         let kept: Vec<_> = self.consumers.held(at).cloned().collect();
         let line = &mut self.lines[at as usize];
         line.release_all_but(&kept);
@@ -221,12 +222,9 @@ impl Queues {
         let purged = before.saturating_sub(line.held.count);
         if stored {
             for &lane in &lanes {
-                self.ask(Ask::Clear { line: number, lane }, out);
-            }
-            for lane::Entry { place, message } in kept {
-                if lanes.contains(&place.lane) {
-                    self.ask(Ask::Put { place, message }, out);
-                }
+                let stays = kept.iter().filter(|entry| entry.place.lane == lane);
+                let keep = stays.map(|entry| (entry.place, entry.message.clone())).collect();
+                self.ask(Ask::Clear { line: number, lane, keep }, out);
             }
         }
         purged

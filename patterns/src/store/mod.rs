@@ -116,12 +116,14 @@ pub enum Ask {
         /// Where it was; it may have been damaged and set aside since.
         place: Place,
     },
-    /// A lane is empty.
+    /// A lane is empty, but for some.
     Clear {
         /// Of which line.
         line: u32,
         /// Which.
         lane: u8,
+        /// What stays in it.
+        keep: Vec<(Place, Arc<Message>)>,
     },
     /// Some of a lane, to be told by `Fetched`.
     Fetch {

@@ -109,8 +109,9 @@ impl Shelf {
             Ask::Delete { place } => {
                 messages.remove(&place);
             }
-            Ask::Clear { line, lane } => {
+            Ask::Clear { line, lane, keep } => {
                 messages.retain(|place, _| (place.line, place.lane) != (line, lane));
+                messages.extend(keep);
             }
             Ask::Fetch { fetch, line, lane, after, count, .. } => {
                 let of_lane = messages.iter().filter(|(place, _)| {

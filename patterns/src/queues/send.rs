@@ -129,17 +129,10 @@ impl Queues {
         options: &SendOptions,
         out: &mut Out<Output>,
     ) -> Result<Taken, Refusal> {
-        let queue = &self.queues[at as usize];
-        if options.priority > 0 && queue.settings.kind != Kind::Priority {
-            let message = format!("{} was not declared with kind `priority`", queue.name);
-            return Err(Refusal::field(Code::BadField, "priority", message));
+        if let Some(refusal) = self.turns_away(at, options) {
+            return Err(refusal);
         }
-        let durability = queue.settings.durability;
-        if durability == Durability::Fsync
-            && let Some(refusal) = self.failed.as_ref().or(self.full.as_ref())
-        {
-            return Err(refusal.clone());
-        }
+        let durability = self.queues[at as usize].settings.durability;
         let mut taken = Taken { durability, queues: 1, repeats: None };
         if let Some(first) = self.repeats(now, at, options) {
             self.counters.repeated += 1;
@@ -161,6 +154,16 @@ impl Queues {
             self.remember(now, at, dedup, event.message);
         }
         Ok(taken)
+    }
+
+    /// Why a queue takes no such message, whatever room it has itself.
+    pub(super) fn turns_away(&self, at: u32, options: &SendOptions) -> Option<Refusal> {
+        let queue = &self.queues[at as usize];
+        if options.priority > 0 && queue.settings.kind != Kind::Priority {
+            let message = format!("{} was not declared with kind `priority`", queue.name);
+            return Some(Refusal::field(Code::BadField, "priority", message));
+        }
+        self.failed.as_ref().or(self.full.as_ref()).filter(|_| queue.stored()).cloned()
     }
 
     fn message(

@@ -10,10 +10,10 @@ use smol_str::SmolStr;
 
 use super::super::bindings::Found;
 use super::super::send::Reached;
-use super::super::{Kind, Output, Queues, WhenFull};
+use super::super::{Output, Queues, WhenFull};
 use super::{Plan, Strategy};
 use crate::base::{Code, Out, Refusal, Time};
-use crate::ops::{Durability, Event, SendOptions};
+use crate::ops::{Event, SendOptions};
 use crate::store::Message;
 
 /// A queue of a route, and its place among them.
@@ -124,7 +124,7 @@ impl Queues {
             return *first;
         }
         let bytes = Message::bytes_of(event, options.key.as_ref()) as u64;
-        let open = || among.iter().filter(|(_, at)| self.is_open(*at, options));
+        let open = || among.iter().filter(|(_, at)| self.turns_away(*at, options).is_none());
         let settings = |at: u32| &self.queues[at as usize].settings;
         let with_room = open().find(|(_, at)| self.has_room(*at, bytes));
         let makes_room = || open().find(|(_, at)| settings(*at).when_full != WhenFull::Refuse);
@@ -135,13 +135,6 @@ impl Queues {
     fn load(&self, at: u32) -> u64 {
         let lines = self.queues[at as usize].lines.iter().map(|at| &self.lines[*at as usize]);
         lines.map(|line| line.ready() + line.in_hand).sum()
-    }
-
-    /// Whether a queue takes such a message, if it has room.
-    fn is_open(&self, at: u32, options: &SendOptions) -> bool {
-        let settings = &self.queues[at as usize].settings;
-        let fits = options.priority == 0 || settings.kind == Kind::Priority;
-        fits && (settings.durability == Durability::Memory || self.failed.is_none())
     }
 
     fn has_room(&self, at: u32, bytes: u64) -> bool {

@@ -175,6 +175,24 @@ use crate::node::script::{check, check_within};
     → c1 sent d fsync 1
 "#
 )]
+#[case::past_a_disk_without_room(
+    r#"
+    c1 calls a mpreg.queue.declare {"name":"m","durability":"memory"}
+    → c1 result a {"queue":"m","created":true,"settings":{"durability":"memory","kind":"fifo",
+        "max_attempts":10,"lease_ms":30000,"backoff_ms":1000,"ttl_ms":null,"max_count":100000000,
+        "max_bytes":1073741824,"when_full":"refuse","dedup_ms":120000,"bind":[]}}
+    c1 calls b mpreg.route.add {"name":"r","bind":["t"],"to":["d","m"],"strategy":"priority"}
+    → c1 result b {"route":"r","version":1,"table_version":1}
+    c1 routes c t 1
+    → c1 sent c fsync 1
+    store fills
+    c1 routes d t 2
+    → c1 sent d memory 1
+    store empties
+    c1 routes e t 3
+    → c1 sent e fsync 1
+"#
+)]
 #[case::not_to_a_queue_of_another_kind(
     r#"
     c1 calls x mpreg.queue.declare {"name":"y","kind":"priority"}

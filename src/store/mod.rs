@@ -182,7 +182,9 @@ impl Store {
         if let Some(asks) = &self.asks
             && !self.gathered.is_empty()
         {
-            let asked = std::mem::replace(&mut self.gathered, Vec::with_capacity(ASKS_AT_ONCE));
+            // The next turn asks for about as much.
+            let next = Vec::with_capacity(self.gathered.len());
+            let asked = std::mem::replace(&mut self.gathered, next);
             // A thread that panicked has said so; what it would have told is never told.
             _ = asks.send((self.epoch, asked));
         }

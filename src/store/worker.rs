@@ -181,6 +181,7 @@ fn bytes_of(ask: &Ask) -> usize {
     match ask {
         Ask::Put { message, .. } | Ask::Move { message, .. } => message.bytes(),
         Ask::Line { about, .. } => about.len(),
+        Ask::Clear { keep, .. } => keep.iter().map(|(_, message)| message.bytes()).sum(),
         _ => 0,
     }
 }

@@ -31,7 +31,7 @@ impl Confirm {
 
     /// Lets an answer go once so many writes are safe.
     pub(super) fn hold(&mut self, writes: u64, answer: Output, out: &mut Out<Output>) {
-        if writes <= self.synced {
+        if self.is_safe(writes) {
             return out.push(answer);
         }
         self.held.push_back((writes, answer));
@@ -48,11 +48,6 @@ impl Confirm {
     /// Nothing that is held will be safe.
     pub(super) fn fail(&mut self, why: &Refusal, out: &mut Out<Output>) {
         out.extend(self.held.drain(..).map(|(_, answer)| refused(answer, why)));
-    }
-
-    /// How many writes are safe.
-    pub(super) const fn safe(&self) -> u64 {
-        self.synced
     }
 
     /// Takes out what was to leave through outlets: to which, and its bytes.

@@ -292,11 +292,11 @@ impl Queues {
 
     /// The store has failed: what it may not have was not sent, so that it can be sent again.
     pub(super) fn forget_unsafe(&mut self) {
-        let safe = self.confirm.safe();
+        let confirm = &self.confirm;
         for (_, queue) in self.queues.iter_mut().filter(|(_, queue)| queue.stored()) {
             let seen = &mut queue.seen;
             queue.seen_until.retain_mut(|of| {
-                let kept = of.writes <= safe;
+                let kept = confirm.is_safe(of.writes);
                 if kept {
                     // The store begins to count anew.
                     of.writes = 0;

@@ -13,6 +13,7 @@
 pub mod base;
 pub mod builtins;
 pub mod expr;
+pub mod federation;
 pub mod graph;
 pub mod names;
 pub mod node;

@@ -55,6 +55,14 @@ pub struct Limits {
     pub outbox_bytes: usize,
     /// Connections known at once.
     pub peers: usize,
+    /// Links to other brokers.
+    pub links: usize,
+    /// Bytes that may wait for one neighbour, or for its word that it has them.
+    pub link_bytes: usize,
+    /// How long each step of agreeing on a link may take, milliseconds.
+    pub link_hello_ms: u64,
+    /// How long a link that was lost waits to be resumed, milliseconds.
+    pub link_resume_ms: u64,
 }
 
 /// Largest envelope, bytes.
@@ -125,6 +133,11 @@ pub const ROUTE_HEADERS: usize = 32;
 pub const ROUTE_TABLE_BYTES: usize = 1 << 20;
 /// What the expressions of all routes may cost for one message, in deliveries.
 pub const ROUTE_COST: usize = 8_192;
+/// The largest message that crosses a link, bytes: with what stands around it, it fits a frame.
+pub const LINK_MESSAGE_BYTES: usize = FRAME_BYTES - (1 << 20);
+/// Bytes of membership and catalogs that wait for one neighbour, beyond which the link is begun
+/// anew.
+pub const LINK_CONTROL_BYTES: usize = 16 << 20;
 /// Graphs that ended and can still be explained.
 pub const RECENT_GRAPHS: usize = 256;
 /// Most attempts `retry` may ask for.
@@ -132,6 +145,7 @@ pub const RETRY_TIMES: u32 = 100;
 
 const _: () = assert!(ATTACHMENT_BYTES < FRAME_BYTES);
 const _: () = assert!(ENVELOPE_BYTES < FRAME_BYTES);
+const _: () = assert!(LINK_CONTROL_BYTES < LINK_MESSAGE_BYTES);
 const _: () = assert!(REPLY_PART_BYTES * 2 <= ENVELOPE_BYTES);
 const _: () = assert!(COALESCE_BYTES < REPLY_PART_BYTES);
 
@@ -162,6 +176,10 @@ impl Default for Limits {
             queue_memory_bytes: 256 << 20,
             outbox_bytes: 16 << 20,
             peers: 65_536,
+            links: 128,
+            link_bytes: 16 << 20,
+            link_hello_ms: 2_000,
+            link_resume_ms: 500,
         }
     }
 }

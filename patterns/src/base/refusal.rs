@@ -227,6 +227,27 @@ codes! {
         "Writing to the data folder failed, or something in it is damaged. What was sent may be \
          lost.",
         "See the message and the broker's log; `mpreg store check` looks over the data folder.";
+    UnknownNode = "unknown_node", Caller, false,
+        "No broker of that name has been heard of. Nothing changed.",
+        "`mpreg nodes` tells which are known.";
+    WrongEndpoint = "wrong_endpoint", Caller, false,
+        "The bridge is where brokers agree on links; it takes nothing else. Nothing changed.",
+        "Clients and workers connect to the door, which the message names.";
+    SameBroker = "same_broker", Caller, false,
+        "A broker was told to link to itself. There is no such link.",
+        "Take the address out of `--link` and `[[link]]` of that broker.";
+    NodeTaken = "node_taken", Caller, true,
+        "Another broker has the same name. The link was not made.",
+        "Start one of them with another `--node`, and with another data folder.";
+    WrongProtocol = "wrong_protocol", Caller, false,
+        "The two brokers speak different versions of the protocol of links. The link was not made.",
+        "Bring both to versions of the program that speak the same.";
+    LinkExists = "link_exists", Caller, true,
+        "The two brokers have a link, or agree on one just now. No second one was made.",
+        "Nothing: a broker that is told so asks again if the other one's attempt fails.";
+    LinkFailed = "link_failed", Broker, true,
+        "A neighbour cannot be reached, or does not finish agreeing on a link. It is tried again.",
+        "See the message; the address is that of the other broker's door.";
 }
 
 impl Code {

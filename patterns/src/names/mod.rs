@@ -15,10 +15,12 @@ mod tests;
 mod texts;
 mod topic;
 mod trie;
+mod wants;
 
 pub use index::{PatternId, PatternIndex};
 pub use key::Key;
 pub use pattern::Pattern;
+pub use wants::Wants;
 
 /// Whether a topic is the broker's own to publish.
 #[must_use]

@@ -1,0 +1,122 @@
+//! Brokers and the links between them, in virtual time, where links fall and brokers restart.
+
+mod routes;
+mod world;
+
+use rstest::rstest;
+
+use world::World;
+
+/// News is gathered for this long, and then takes this long over one link at most.
+const ROUND_MS: u64 = 10 + world::SLOWEST_MS;
+
+/// Three in a line: the ends reach each other over the middle, and say what they have.
+#[test]
+fn three_in_a_line() {
+    let mut world = World::new(3, 1);
+    world.join(0, 1);
+    world.join(1, 2);
+    world.run_ms(500);
+    assert_eq!(world.nodes_reached(0), [1, 2]);
+    assert_eq!(world.path(0, 2), ["n0", "n1", "n2"]);
+    world.offer(2, "f");
+    world.run_ms(100);
+    assert!(world.knows(0, 2, "f"));
+    world.send(0, 2, 7);
+    world.send(0, 2, 8);
+    world.run_ms(100);
+    assert_eq!(world.received(2), [(0, 7), (0, 8)]);
+    world.part(1, 2);
+    world.run_ms(100);
+    assert_eq!(world.nodes_reached(0), [1]);
+    assert_eq!(world.nodes_reached(2), [0; 0]);
+    world.join(1, 2);
+    world.run_ms(500);
+    assert!(world.knows(0, 2, "f"));
+    world.restart(2);
+    world.run_ms(100);
+    world.join(1, 2);
+    world.run_ms(500);
+    assert_eq!(world.nodes_reached(0), [1, 2]);
+    assert!(!world.knows(0, 2, "f"));
+}
+
+/// What is under way when one of two ways falls is said again over the other.
+#[test]
+fn the_other_way() {
+    let mut world = World::new(4, 3);
+    for (a, b) in [(0, 1), (1, 3), (0, 2), (2, 3)] {
+        world.join(a, b);
+    }
+    world.run_ms(500);
+    let over: usize = world.path(0, 3)[1][1..].parse().unwrap();
+    for id in 1..=20 {
+        world.send(0, 3, id);
+    }
+    world.run_ms(2);
+    world.part(0, over);
+    world.part(over, 3);
+    world.run_ms(3_000);
+    let expected: Vec<_> = (1..=20).map(|id| (0, id)).collect();
+    assert_eq!(world.received(3), expected);
+}
+
+/// An event goes once over each link, whoever wants it behind it; what is lost in a partition is
+/// told with the next.
+#[test]
+fn an_event_crosses_a_link_once() {
+    let mut world = World::new(5, 1);
+    for (a, b) in [(0, 1), (1, 2), (1, 3), (3, 4)] {
+        world.join(a, b);
+    }
+    for node in [2, 3, 4] {
+        world.want(node, "a.#");
+    }
+    world.want(4, "*.b");
+    world.run_ms(500);
+    world.publish(0, "a.b", 1);
+    world.publish(0, "c", 2);
+    world.run_ms(100);
+    assert_eq!(world.gathered(4), [(0, 1, 0)]);
+    assert_eq!([1, 2, 3].map(|node| world.gathered(node).len()), [0, 1, 1]);
+    assert_eq!(world.crossings(1), 4);
+    world.part(0, 1);
+    world.run_ms(100);
+    world.publish(0, "a.c", 3);
+    world.publish(0, "a.c", 4);
+    world.join(0, 1);
+    world.run_ms(500);
+    world.publish(0, "a.d", 5);
+    world.run_ms(100);
+    assert_eq!(world.gathered(4), [(0, 1, 0), (0, 5, 2)]);
+}
+
+/// Fifty brokers with a few links each know all of each other within ten rounds of gossip.
+#[rstest]
+fn fifty_converge(#[values(1, 2, 3, 4)] seed: u64) {
+    let mut world = World::new(50, seed);
+    world.wire_at_random(3);
+    let mut rounds = 0;
+    while !world.has_converged() {
+        rounds += 1;
+        assert!(rounds <= 10, "not within ten rounds of {ROUND_MS} ms");
+        world.run_ms(ROUND_MS);
+    }
+    // And a change is known everywhere within ten more.
+    world.offer(49, "f");
+    world.run_ms(10 * ROUND_MS);
+    assert!((0..49).all(|node| world.knows(node, 49, "f")));
+}
+
+/// Whatever falls, restarts and is said meanwhile: afterwards everybody knows everything of those
+/// who can be reached, envelopes have come once and in order, and events no more than once.
+#[test]
+fn what_holds_whatever_happens() {
+    for seed in 0..150 {
+        let mut world = World::new(2 + seed as usize % 9, seed);
+        world.wire_at_random(2);
+        world.trouble(400);
+        world.run_ms(20_000);
+        world.assert_at_rest();
+    }
+}

@@ -2,12 +2,13 @@
 //!
 //! In reading order: [`envelope`] (bytes to requests and replies, and back), [`session`] (how one
 //! peer speaks), [`router`] (the door's socket), [`inlet`], [`subscribe`] and [`outlet`] (where
-//! plain PUB, PUSH, SUB and PULL sockets connect), [`client`] (the Rust client and worker), [`raw`]
-//! (libzmq options without a safe method).
+//! plain PUB, PUSH, SUB and PULL sockets connect), [`link`] (what joins brokers), [`client`] (the
+//! Rust client and worker), [`raw`] (libzmq options without a safe method).
 
 pub mod client;
 pub mod envelope;
 pub mod inlet;
+pub mod link;
 pub mod outlet;
 pub mod raw;
 pub mod router;

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use mpreg_patterns::federation::Life;
+use mpreg_patterns::federation::links::{self, Links};
 use mpreg_patterns::node::{About, Node, Rules};
 use mpreg_patterns::queues;
 use mpreg_sockets::inlet::{Inlet, Source};
+use mpreg_sockets::link::Bridge;
 use mpreg_sockets::router::Router;
 use mpreg_sockets::subscribe::SubscribeSocket;
 use serde_json::{Value as Json, json};
@@ -92,7 +95,10 @@ impl Broker {
             version: SmolStr::new_static(env!("CARGO_PKG_VERSION")),
             epoch: epoch.as_micros() as u64,
             endpoints: endpoints.clone(),
+            cluster: SmolStr::new(&config.federation.cluster),
         };
+        let life = Life { node: about.node.clone(), epoch: about.epoch };
+        let cluster = about.cluster.clone();
         let limits = config.limits.apply();
         let retain = config.topics.retain()?;
         let queues =
@@ -107,8 +113,20 @@ impl Broker {
         let (store, lines) =
             Store::open(&store::folder(&config.data_dir()), &options, move || bell.ring())?;
         let drain = Duration::from_millis(config.drain_ms);
-        let core =
-            Core::new(sockets, (store, lines), waker, control.clone(), broker, limits, drain);
+        let links = Links::new(links::About { life, cluster }, &limits, seed());
+        let name = SmolStr::new(&node);
+        let ends = config.federation.ends();
+        let linked = (links, name, ends);
+        let mut core = Core::new(
+            sockets,
+            (store, lines),
+            linked,
+            (control.clone(), waker),
+            broker,
+            limits,
+            drain,
+        );
+        core.link_all(&config.link);
         let thread = std::thread::Builder::new()
             .name("mpreg-core".into())
             .spawn(move || core.run())
@@ -171,19 +189,23 @@ pub(crate) struct Sockets {
     pub(crate) publish: Inlet,
     pub(crate) subscribe: SubscribeSocket,
     pub(crate) push: Inlet,
+    pub(crate) bridge: Bridge,
     /// Of those that come later.
     pub(crate) context: zmq::Context,
 }
 
 impl Sockets {
     fn bind(context: &zmq::Context, at: &Bind) -> Result<Self, StartError> {
+        let door = bind("door", at, |address| Router::bind(context, address))?;
+        let at_door = door.endpoint().to_owned();
         Ok(Self {
-            door: bind("door", at, |address| Router::bind(context, address))?,
+            door,
             publish: bind("publish", at, |address| {
                 Inlet::bind(context, Source::Publishers, address)
             })?,
             subscribe: bind("subscribe", at, |address| SubscribeSocket::bind(context, address))?,
             push: bind("push", at, |address| Inlet::bind(context, Source::Pushers, address))?,
+            bridge: bind("bridge", at, |address| Bridge::bind(context, address, &at_door))?,
             context: context.clone(),
         })
     }
@@ -195,6 +217,7 @@ impl Sockets {
             "publish": self.publish.endpoint(),
             "subscribe": self.subscribe.endpoint(),
             "push": self.push.endpoint(),
+            "bridge": self.bridge.endpoint(),
         })
     }
 }

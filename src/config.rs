@@ -4,16 +4,18 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use mpreg_patterns::base::Limits;
+use mpreg_patterns::base::limits::NAME_BYTES;
 use mpreg_patterns::names::Pattern;
 use mpreg_patterns::topics::Retain;
 use serde::Deserialize;
 
+use crate::core::Ends;
 use crate::store;
 
 /// Logs that one broker keeps at most: every event is looked up once for all of them.
 const RETAIN_RULES: usize = 64;
 /// The endpoints, in the order of their ports.
-const ENDPOINTS: [&str; 4] = ["door", "publish", "subscribe", "push"];
+const ENDPOINTS: [&str; 5] = ["door", "publish", "subscribe", "push", "bridge"];
 
 /// Port of the door unless another is asked for.
 pub const DEFAULT_PORT: u16 = 7400;
@@ -40,6 +42,10 @@ pub struct Config {
     pub queues: QueuesConfig,
     /// What the data may take.
     pub store: StoreConfig,
+    /// How this broker is reached by others.
+    pub federation: FederationConfig,
+    /// Brokers that are to be neighbours: `[[link]]`.
+    pub link: Vec<LinkConfig>,
     /// Bounds that differ from their defaults.
     pub limits: LimitsConfig,
 }
@@ -65,6 +71,59 @@ pub struct StoreConfig {
     /// What the data file grows to at most, bytes; without it, to what the disk has.
     pub max_bytes: Option<u64>,
 }
+
+/// The `[federation]` table.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FederationConfig {
+    /// The cluster this broker belongs to: a name for people.
+    pub cluster: String,
+    /// First and last port for the PAIR sockets of links; without it the system picks them.
+    pub bridge_ports: Option<[u16; 2]>,
+    /// The host under which other brokers reach this one; without it, the one they dialled.
+    pub advertise: Option<String>,
+}
+
+impl Default for FederationConfig {
+    fn default() -> Self {
+        Self { cluster: "main".into(), bridge_ports: None, advertise: None }
+    }
+}
+
+impl FederationConfig {
+    /// Where the sockets of links are.
+    pub(crate) fn ends(&self) -> Ends {
+        let ports = self.bridge_ports.map(|[first, last]| (first, last));
+        Ends { ports, advertise: self.advertise.clone() }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |key, why: &str| Err(ConfigError::Value { key, why: why.into() });
+        match self.bridge_ports {
+            Some([first, last]) if first == 0 || first > last => {
+                wrong("federation.bridge_ports", "takes the first and the last port, above 0")
+            }
+            _ if self.cluster.is_empty() || self.cluster.len() > NAME_BYTES => {
+                wrong("federation.cluster", "takes a name of 1 to 255 bytes")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// One broker that is to be a neighbour.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkConfig {
+    /// The address of its door.
+    pub address: String,
+    /// What the link costs beside its time, microseconds.
+    #[serde(default)]
+    pub price_us: u32,
+}
+
+/// Links this broker is told of at once.
+const LINKS: usize = 128;
 
 /// The `[topics]` table.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -140,6 +199,8 @@ impl Default for Config {
             topics: TopicsConfig::default(),
             queues: QueuesConfig::default(),
             store: StoreConfig::default(),
+            federation: FederationConfig::default(),
+            link: Vec::new(),
             limits: LimitsConfig::default(),
         }
     }
@@ -202,6 +263,12 @@ limits! {
     outbox_bytes: usize,
     /// Connections known at once.
     peers: usize,
+    /// Bytes that may wait for one neighbour.
+    link_bytes: usize,
+    /// How long each step of agreeing on a link may take, milliseconds.
+    link_hello_ms: u64,
+    /// How long a link that was lost waits to be resumed, milliseconds.
+    link_resume_ms: u64,
 }
 
 /// Why a configuration cannot be used.
@@ -295,6 +362,15 @@ impl Config {
             return Err(ConfigError::Value { key: "store.max_bytes", why });
         }
         self.topics.retain()?;
+        self.federation.check()?;
+        let is_address = |link: &LinkConfig| {
+            link.address.starts_with("tcp://") || link.address.starts_with("ipc://")
+        };
+        if self.link.len() > LINKS || !self.link.iter().all(is_address) {
+            let why =
+                format!("takes {LINKS} doors at most, each tcp://HOST:PORT or ipc:///path/x.door");
+            return Err(ConfigError::Value { key: "link", why });
+        }
         self.endpoint().map(|_| ())
     }
 
@@ -352,7 +428,7 @@ mod tests {
     #[case::wrong_type("port = \"x\"", "invalid type")]
     #[case::zero_limit("[limits]\ncalls = 0", "calls: must be above 0")]
     #[case::small_store("[store]\nmax_bytes = 1", "store.max_bytes: must be at least 1048576")]
-    #[case::last_port("port = 65534", "the last endpoint would be at port 65537")]
+    #[case::last_port("port = 65534", "the last endpoint would be at port 65538")]
     #[case::retain("[[topics.retain]]\npattern = \"a..b\"", "`a..b` is no pattern")]
     #[case::retain_key("[[topics.retain]]\nfor = 1", "unknown field `for`")]
     #[case::foreign_bind("bind = \"0.0.0.0\"", "add --insecure")]

@@ -1,8 +1,11 @@
 //! The thread that owns the sockets and the rules: poll, read, decide, write, sleep.
 
 mod control;
+mod far;
+mod links;
 mod memory;
 mod outlets;
+mod peers;
 mod queues;
 mod sleep;
 mod topics;
@@ -12,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mpreg_patterns::base::limits::COALESCE_BYTES;
 use mpreg_patterns::base::{Code, Limits, Map, Out, PeerId, Refusal, RunId, Time, seeded};
+use mpreg_patterns::federation::links::Links;
 use mpreg_patterns::node::{self, Node, error_reply};
 use mpreg_patterns::ops::{Reply, Request};
 use mpreg_patterns::outbox::{self, Outbox};
@@ -19,17 +23,21 @@ use mpreg_patterns::store::{Line, Told};
 use mpreg_sockets::envelope;
 use mpreg_sockets::inlet::Inlet;
 use mpreg_sockets::router::{Incoming, Prefix, Router, Sent};
-use mpreg_sockets::session::{Parcel, Refused, Session};
+use mpreg_sockets::session::{Parcel, Refused};
 use mpreg_sockets::subscribe::SubscribeSocket;
 use serde_json::json;
+use smol_str::SmolStr;
 
 use crate::broker::{Sockets, seed};
 use crate::store::Store;
 
 pub(crate) use control::Control;
 use control::{DRAIN, RUN};
+pub(crate) use links::Ends;
+use links::Wiring;
 pub(crate) use memory::begin_small;
 use outlets::Outlets;
+use peers::{Peer, Way};
 
 /// Messages read before anything is answered: bounds both latency and memory of a turn.
 const MESSAGES_PER_TURN: usize = 1_024;
@@ -39,13 +47,6 @@ const BYTES_PER_TURN: u64 = 1 << 20;
 const ITEMS_PER_TURN: u64 = 4_096;
 /// How often peers are looked after and gauges refreshed.
 const SWEEP: Duration = Duration::from_secs(1);
-
-struct Peer {
-    id: PeerId,
-    routing_id: Box<[u8]>,
-    session: Session,
-    dirty: bool,
-}
 
 /// What is counted beside what the rules count.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
@@ -91,6 +92,7 @@ pub(crate) struct Core {
     subscribe: SubscribeSocket,
     push: Inlet,
     outlets: Outlets,
+    wiring: Wiring,
     store: Store,
     ear: zmq::Socket,
     /// Whether there is so much memory that it comes in huge pages.
@@ -101,8 +103,8 @@ impl Core {
     pub(crate) fn new(
         sockets: Sockets,
         (store, lines): (Store, Vec<Line>),
-        ear: zmq::Socket,
-        control: Arc<Control>,
+        (links, name, ends): (Links, SmolStr, Ends),
+        (control, ear): (Arc<Control>, zmq::Socket),
         node: Node,
         limits: Limits,
         drain: Duration,
@@ -130,7 +132,8 @@ impl Core {
             publish: sockets.publish,
             subscribe: sockets.subscribe,
             push: sockets.push,
-            outlets: Outlets::new(sockets.context),
+            outlets: Outlets::new(sockets.context.clone()),
+            wiring: Wiring::new(sockets.context, sockets.bridge, links, name, ends),
             store,
             ear,
             huge_pages: false,
@@ -157,19 +160,23 @@ impl Core {
                 more |= self.read_publishers(now);
                 more |= self.read_subscribers(now);
                 more |= self.read_pushers(now);
+                more |= self.read_links(now);
             }
             self.tick(now);
             more |= self.write_outlets(now);
             self.write(now);
+            self.write_links(now);
             match self.control.state() {
                 RUN => {}
                 DRAIN => {
                     let until = *drain_until.get_or_insert_with(|| Instant::now() + self.drain);
                     if self.drained(now) {
+                        self.leave_links(now);
                         break;
                     }
                     if Instant::now() >= until {
                         self.cut_off();
+                        self.leave_links(now);
                         break;
                     }
                 }
@@ -232,60 +239,6 @@ impl Core {
         }
     }
 
-    /// Makes room for a peer, if there is any.
-    fn connected(&mut self, routing_id: &[u8]) -> Option<u32> {
-        if self.by_routing_id.len() >= self.limits.peers {
-            return None;
-        }
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.peers.push(None);
-            self.generations.push(0);
-            self.peers.len() as u32 - 1
-        });
-        self.generations[slot as usize] += 1;
-        let id = PeerId { slot, generation: self.generations[slot as usize] };
-        let session = Session::default();
-        let routing_id: Box<[u8]> = routing_id.into();
-        self.by_routing_id.insert(routing_id.clone(), slot);
-        self.peers[slot as usize] = Some(Box::new(Peer { id, routing_id, session, dirty: false }));
-        Some(slot)
-    }
-
-    /// Answers a peer there is no room for.
-    fn turn_away(&mut self, routing_id: &[u8], prefix: Prefix) {
-        self.traffic.peers_refused += 1;
-        let message = format!("{} peers are connected", self.limits.peers);
-        let reply = error_reply(None, None, Refusal::new(Code::Busy, message));
-        if let Ok(message) = envelope::lone(envelope::Encoding::Json, &reply) {
-            let _ = self.router.send(routing_id, prefix, &message.body, &message.frames);
-        }
-    }
-
-    fn disconnected(&mut self, now: Time, routing_id: &[u8]) {
-        if let Some(slot) = self.by_routing_id.get(routing_id).copied() {
-            self.gone(now, slot);
-        }
-    }
-
-    /// Ends a connection's life: what it offered and asked for goes with it.
-    fn gone(&mut self, now: Time, slot: u32) {
-        let Some(mut peer) = self.peers[slot as usize].take() else { return };
-        self.by_routing_id.remove(&peer.routing_id);
-        self.free.push(slot);
-        self.ended[0] += 1;
-        let mut unsent = peer.session.unsent();
-        // Not into the buffer of sends: what waits there for other peers stays.
-        let mut left = Out::new();
-        self.outbox.handle(now, outbox::Input::Gone { peer: peer.id }, &mut left);
-        for output in left.drain() {
-            if let outbox::Output::Unsent { runs, .. } = output {
-                unsent.extend(runs);
-            }
-        }
-        let gone = node::Input::Gone { peer: peer.id, unsent };
-        self.node.handle(now, gone, &mut self.out);
-    }
-
     fn message(
         &mut self,
         now: Time,
@@ -305,7 +258,9 @@ impl Core {
         };
         peer.session.begin(is_req, prefix);
         let before = peer.session.manner();
-        if let Some((encoding, batch)) = envelope::detect(body) {
+        if matches!(peer.way, Way::Door(_))
+            && let Some((encoding, batch)) = envelope::detect(body)
+        {
             peer.session.speak(encoding, batch || before.1);
         }
         let limits = self.limits.clone();
@@ -388,6 +343,13 @@ impl Core {
                     node::Output::Send { to, reply } => self.encode_one(now, *to, reply),
                     node::Output::Broadcast(event) => self.broadcast(event),
                     node::Output::Store(ask) => self.store.ask(ask.clone()),
+                    node::Output::Tell { link, message } => self.tell(now, *link, message),
+                    node::Output::Link(task) => self.link_task(now, task),
+                    node::Output::Reached { node } => self.reached(now, node),
+                    node::Output::Parted { peer } => self.parted(now, *peer),
+                    node::Output::Received { peer, envelope } => {
+                        self.received(now, *peer, envelope);
+                    }
                     node::Output::Outlet { at, task } => self.outlet(now, *at, task),
                 }
             }
@@ -402,8 +364,10 @@ impl Core {
         let peer = self.peers.get_mut(to.slot as usize).and_then(Option::as_deref_mut);
         let Some(peer) = peer.filter(|peer| peer.id == to) else {
             match reply {
-                Reply::Run(run) => self.unsent(now, run.id, None),
-                Reply::Deliver(delivered) => self.returned(now, delivered, None),
+                Reply::Run(run) | Reply::Call(run) => self.unsent(now, run.id, None),
+                Reply::Deliver(delivered) | Reply::HandOver(delivered) => {
+                    self.returned(now, delivered, None);
+                }
                 _ => {}
             }
             return;
@@ -412,7 +376,9 @@ impl Core {
             // The other half is for what answers the peer.
             match reply {
                 Reply::Event(delivery) => return self.undelivered(now, to, delivery),
-                Reply::Deliver(delivered) => return self.returned(now, delivered, None),
+                Reply::Deliver(delivered) | Reply::HandOver(delivered) => {
+                    return self.returned(now, delivered, None);
+                }
                 _ => {}
             }
         }
@@ -431,9 +397,13 @@ impl Core {
     /// The receiver's encoding cannot hold a value: whoever sent it is told instead.
     fn unencodable(&mut self, now: Time, to: PeerId, reply: &Reply, refusal: Refusal) {
         let (id, op) = match reply {
-            Reply::Run(run) => return self.unsent(now, run.id, Some(refusal)),
+            Reply::Run(run) | Reply::Call(run) => {
+                return self.unsent(now, run.id, Some(refusal));
+            }
             // The queue says in its dead letter why nobody could have it.
-            Reply::Deliver(delivered) => return self.returned(now, delivered, Some(refusal)),
+            Reply::Deliver(delivered) | Reply::HandOver(delivered) => {
+                return self.returned(now, delivered, Some(refusal));
+            }
             Reply::Result { id, .. } => (Some(id.clone()), Some("call")),
             Reply::Graph(graph) => (Some(graph.id.clone()), Some("graph")),
             Reply::Event(delivery) => {
@@ -508,10 +478,15 @@ impl Core {
     }
 
     fn send(&mut self, now: Time, id: PeerId, parcel: Parcel) {
-        let peer = self.peers[id.slot as usize].as_deref_mut().filter(|peer| peer.id == id);
-        let Some(peer) = peer else { return };
-        let (body, frames) = (parcel.body(), parcel.frames());
-        match self.router.send(&peer.routing_id, parcel.prefix(), body, frames) {
+        let peer = self.peers[id.slot as usize].as_deref().filter(|peer| peer.id == id);
+        let sent = match peer.map(|peer| &peer.way) {
+            None => return,
+            Some(Way::Door(to)) => {
+                self.router.send(to, parcel.prefix(), parcel.body(), parcel.frames())
+            }
+            Some(Way::Far) => Ok(self.carry(now, id, &parcel)),
+        };
+        match sent {
             Ok(Sent::Done) => {
                 self.traffic.messages_out += 1;
                 if self.outbox.is_stalled(id) {
@@ -526,16 +501,20 @@ impl Core {
                 self.outbox.handle(now, blocked, &mut self.outbox_out);
                 self.node.handle(now, node::Input::Stalled { peer: id }, &mut self.out);
             }
-            Ok(Sent::Unreachable) => {
-                peer.session.put_back(parcel);
-                self.gone(now, id.slot);
-            }
+            Ok(Sent::Unreachable) => self.cut(now, id.slot, parcel),
             Err(error) => {
                 log::error!("sending to {id} failed: {error}");
-                peer.session.put_back(parcel);
-                self.gone(now, id.slot);
+                self.cut(now, id.slot, parcel);
             }
         }
+    }
+
+    /// A connection is gone, with a message for it in hand.
+    fn cut(&mut self, now: Time, slot: u32, parcel: Parcel) {
+        if let Some(peer) = self.peers[slot as usize].as_mut() {
+            peer.session.put_back(parcel);
+        }
+        self.gone(now, slot);
     }
 
     /// Too much waits for a peer: its runs go elsewhere, its replies are dropped and counted.
@@ -553,7 +532,10 @@ impl Core {
             .peers
             .iter()
             .flatten()
-            .filter(|peer| !self.router.has_peer(&peer.routing_id))
+            .filter(|peer| match &peer.way {
+                Way::Door(routing_id) => !self.router.has_peer(routing_id),
+                Way::Far => false,
+            })
             .map(|peer| peer.id.slot)
             .collect();
         for slot in gone {
@@ -561,6 +543,10 @@ impl Core {
         }
         let (stalled_peers, waiting_bytes) = self.outbox.load();
         let resident_bytes = self.look_at_memory();
+        if !self.wiring.links.is_empty() {
+            self.node.set_links(self.wiring.links.describe());
+            self.node.report_load(now, &mut self.out);
+        }
         self.node.set_gauges(json!({
             "peers": self.by_routing_id.len(),
             "stalled_peers": stalled_peers,

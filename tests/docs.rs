@@ -18,8 +18,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use mpreg::config::Config;
 use mpreg_patterns::base::{Code, Limits};
+use mpreg_patterns::federation::links::{Agreed, Ask, PROTOCOL};
 use mpreg_sockets::envelope::{decode, decode_reply};
 use rustix::process::{Pid, Signal, kill_process_group};
+use serde::Deserialize as _;
 use serde_json::Value as Json;
 
 /// What PROTOCOL.md calls the door.
@@ -110,7 +112,9 @@ fn every_key_of_the_configuration_is_documented() {
     keys.extend(fields(&source, "limits! {"));
     keys.extend(fields(&source, "pub struct RetainConfig {"));
     keys.extend(fields(&source, "pub struct QueuesConfig {"));
-    let tables = keys.remove("limits") && keys.remove("topics");
+    keys.extend(fields(&source, "pub struct FederationConfig {"));
+    keys.extend(fields(&source, "pub struct LinkConfig {"));
+    let tables = ["limits", "topics", "federation", "link"].iter().all(|table| keys.remove(*table));
     assert!(tables && keys.len() > 10, "keys found in src/config.rs: {keys:?}");
     let page = read("docs/config.md");
     let told: BTreeSet<String> = rows(&page, 0).into_iter().map(|(name, _)| name).collect();
@@ -187,6 +191,17 @@ fn blocks(text: &str) -> Vec<Block> {
     found
 }
 
+/// Whether it is what brokers say to agree on a link.
+fn is_said_at_a_bridge(message: &Json) -> bool {
+    match message["op"].as_str() {
+        Some("link") => {
+            Ask::deserialize(message).expect("a request at a bridge").protocol == PROTOCOL
+        }
+        Some("linked") => Agreed::deserialize(message).expect("its answer").protocol == PROTOCOL,
+        _ => false,
+    }
+}
+
 #[test]
 fn messages_in_the_protocol_are_messages() {
     let limits = Limits::default();
@@ -198,7 +213,7 @@ fn messages_in_the_protocol_are_messages() {
         let stream = serde_json::Deserializer::from_str(&block.text).into_iter::<Json>();
         for value in stream {
             let value = value.unwrap_or_else(|error| panic!("{error} in:\n{}", block.text));
-            if value.get("op").is_none() {
+            if value.get("op").is_none() || is_said_at_a_bridge(&value) {
                 continue;
             }
             let (body, mut said, mut heard) = (Bytes::from(value.to_string()), 0, 0);
@@ -284,7 +299,8 @@ fn shim(folder: &Path, door: &str) {
     let program = program();
     let program = program.display();
     let script = format!(
-        "#!/bin/sh\ncommand=$1; shift\ncase $command in\n\
+        "#!/bin/sh\ncommand=$1; shift\ncase \" $* \" in\n\
+         *\" --broker \"*) exec '{program}' $command \"$@\" ;;\nesac\ncase $command in\n\
          serve|demo|errors) exec '{program}' $command \"$@\" ;;\n\
          graph) verb=$1; shift; exec '{program}' graph $verb --broker {door} \"$@\" ;;\n\
          *) exec '{program}' $command --broker {door} \"$@\" ;;\nesac\n"

@@ -1,5 +1,6 @@
 //! The broker's own functions: what they are called and what they take.
 
+mod federation;
 mod queues;
 mod routes;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use crate::graph::CheckAsk;
 use crate::ops::{Call, Event, GraphOptions, GraphPart, Refs, Returns};
 use crate::topics::{HistoryAsk, WaitAsk};
 use crate::values::{Cursor, Fault, Shape, Value};
+pub use federation::FederationAsk;
 pub use queues::QueueAsk;
 pub use routes::RouteAsk;
 
@@ -42,6 +44,11 @@ pub const NAMES: &[&str] = &[
     "mpreg.route.add",
     "mpreg.route.list",
     "mpreg.route.remove",
+    "mpreg.route.explain",
+    "mpreg.nodes",
+    "mpreg.link.add",
+    "mpreg.link.list",
+    "mpreg.link.remove",
 ];
 
 /// A call of one of them, its arguments read.
@@ -87,6 +94,8 @@ pub enum Builtin {
     Queue(QueueAsk),
     /// Something about routes.
     Route(RouteAsk),
+    /// Something about other brokers.
+    Federation(FederationAsk),
 }
 
 /// Whether there is such a built-in, for a step that would call it.
@@ -119,6 +128,11 @@ pub fn parse(call: &Call) -> Result<Builtin, Refusal> {
         "mpreg.route.add" | "mpreg.route.list" | "mpreg.route.remove" => {
             routes::parse(call).map(Builtin::Route)
         }
+        "mpreg.nodes"
+        | "mpreg.route.explain"
+        | "mpreg.link.add"
+        | "mpreg.link.list"
+        | "mpreg.link.remove" => federation::parse(call).map(Builtin::Federation),
         _ => queues::parse(call).map(Builtin::Queue),
     }
 }

@@ -3,6 +3,7 @@
 //! Wiring only: a rule that belongs to one system is not here.
 
 mod builtin;
+mod federation;
 mod graphs;
 mod io;
 mod life;
@@ -20,7 +21,8 @@ use serde_json::{Value as Json, json};
 use smol_str::SmolStr;
 
 use crate::base::limits::{DEFAULT_TIMEOUT_MS, STEPS_PER_TURN};
-use crate::base::{Code, Ids, JobId, Limits, Map, Out, PeerId, Refusal, RunId, Time};
+use crate::base::{Code, Culprit, Ids, JobId, Limits, Map, Out, PeerId, Refusal, RunId, Time};
+use crate::federation::{Federation, Life};
 use crate::graph::{self, Graphs};
 use crate::ops::{Call, Hello, Offer, ProgressReply, Reply, Request};
 use crate::queues::{self as queue, Queues};
@@ -29,7 +31,8 @@ use crate::rpc::{self, Origin, Rpc};
 use crate::store::Ledger;
 use crate::topics::{self as topic, Family, Retain, Topics};
 use crate::values::{Body, Value};
-pub use io::{Input, Output};
+use federation::Beyond;
+pub use io::{Envelope, Input, LinkTask, Output};
 use life::Watched;
 
 /// Who this broker is.
@@ -43,6 +46,8 @@ pub struct About {
     pub epoch: u64,
     /// Name and address of every endpoint.
     pub endpoints: Json,
+    /// The cluster it belongs to.
+    pub cluster: SmolStr,
 }
 
 /// What the owner of the broker has decided.
@@ -69,6 +74,9 @@ pub struct Node {
     queues: Queues,
     queue_out: Out<queue::Output>,
     ledger: Ledger,
+    federation: Federation,
+    federation_out: Out<crate::federation::Output>,
+    beyond: Beyond,
     ids: Ids,
     /// Peers that said who they are, by slot: they hear when the broker goes down.
     known: Map<u32, (PeerId, Option<SmolStr>)>,
@@ -82,12 +90,14 @@ pub struct Node {
     started_ms: Option<u64>,
     draining: bool,
     gauges: Json,
+    links: Json,
 }
 
 impl Node {
     /// A broker without peers.
     #[must_use]
     pub fn new(about: About, limits: Limits, rules: &Rules, seed: u64) -> Self {
+        let me = Life { node: about.node.clone(), epoch: about.epoch };
         Self {
             about,
             requests: Requests::new(&limits, seed),
@@ -100,6 +110,9 @@ impl Node {
             queues: Queues::new(limits.clone(), rules.queues, seed ^ 0x56),
             queue_out: Out::new(),
             ledger: Ledger::default(),
+            federation: Federation::new(me, seed ^ 0x57),
+            federation_out: Out::new(),
+            beyond: Beyond::default(),
             ids: Ids::new(seed ^ 0x55),
             known: Map::default(),
             abandoned: VecDeque::new(),
@@ -109,6 +122,7 @@ impl Node {
             started_ms: None,
             draining: false,
             gauges: Json::Null,
+            links: Json::Array(Vec::new()),
             limits,
         }
     }
@@ -129,7 +143,7 @@ impl Node {
                 self.rpc.handle(now, rpc::Input::Unsent { run, refusal }, &mut self.rpc_out);
             }
             Input::Publish { mut event } => {
-                self.publish_to_queues(now, &mut event);
+                self.publish_beyond(now, &mut event);
                 let by = topic::Publisher::Socket;
                 self.topic(now, topic::Input::Publish { by, event });
             }
@@ -153,6 +167,9 @@ impl Node {
                 self.topic(now, topic::Input::Flows { peer });
                 self.queue(now, queue::Input::Flows { peer });
             }
+            Input::Link(news) => self.link(now, news),
+            Input::Joined { node, peer } => self.joined(now, &node, peer),
+            Input::Carry { peer, envelope } => self.carry(now, peer, envelope),
             Input::Drain => self.drain(now, out),
             Input::End => {
                 self.topic(now, topic::Input::End);
@@ -176,6 +193,8 @@ impl Node {
         self.queues.listen(self.topics.hears(Family::Queues));
         self.queues.tick(now, &mut self.queue_out);
         self.settle(now, out);
+        self.federation.tick(now, &mut self.federation_out);
+        self.settle(now, out);
     }
 
     /// When `tick` next has work, in monotonic nanoseconds; 0 when there is work now.
@@ -183,13 +202,18 @@ impl Node {
     pub fn wake_at(&self) -> Option<u64> {
         let abandoned = (!self.abandoned.is_empty()).then_some(0);
         let systems = [self.graphs.wake_at(), self.rpc.wake_at(), self.topics.wake_at()];
-        let queues = self.queues.wake_at();
-        systems.into_iter().chain([queues]).chain([abandoned]).flatten().min()
+        let others = [self.queues.wake_at(), self.federation.wake_at()];
+        systems.into_iter().chain(others).chain([abandoned]).flatten().min()
     }
 
     /// What the driver measures and `mpreg.status` tells.
     pub fn set_gauges(&mut self, gauges: Json) {
         self.gauges = gauges;
+    }
+
+    /// What the driver says of its links, for `mpreg.link.list`.
+    pub fn set_links(&mut self, links: Json) {
+        self.links = links;
     }
 
     /// Whether no request waits for an outcome and no worker has a run in hand.
@@ -247,7 +271,16 @@ impl Node {
         let rpc_input = match request {
             Request::Call(call) => return self.call(now, peer, call, out),
             Request::Result { run, body } => rpc::Input::Result { peer, run, outcome: Ok(body) },
-            Request::Failed { run, error } => rpc::Input::Result { peer, run, outcome: Err(error) },
+            Request::Failed { run, mut error } => {
+                if self.is_far(peer) && self.queues.has_in_hand(peer, run) {
+                    return self.not_handed_over(now, peer, run, &error);
+                }
+                if !self.is_far(peer) {
+                    // Only a broker can say that somebody else is to blame.
+                    error.culprit = Culprit::Worker;
+                }
+                rpc::Input::Result { peer, run, outcome: Err(error) }
+            }
             Request::Progress { run, percent, note } => {
                 rpc::Input::Progress { peer, run, percent, note }
             }
@@ -263,7 +296,11 @@ impl Node {
                 return self.topic(now, topic::Input::Unsubscribe { peer, id, patterns });
             }
             Request::Send(ask) => return self.send_to_queue(now, peer, *ask, out),
+            Request::Sent { id } => return self.handed_over(now, peer, id, out),
             Request::Consume { id, queue, group, credit } => {
+                if let Some(error) = self.kept_elsewhere(&queue) {
+                    return send(out, peer, error_reply(id, Some("consume"), error));
+                }
                 self.known.entry(peer.slot).or_insert((peer, None));
                 let input = queue::Input::Consume { peer, id, queue, group, credit };
                 return self.queue(now, input);
@@ -321,7 +358,8 @@ impl Node {
         if self.topics.hears(Family::Calls) {
             self.watch_call(now, key, &mut call);
         }
-        let submit = rpc::Submit { origin, call, deadline_ns };
+        let here = self.is_far(peer);
+        let submit = rpc::Submit { origin, call, deadline_ns, here };
         self.rpc.handle(now, rpc::Input::Call(submit), &mut self.rpc_out);
     }
 
@@ -340,7 +378,7 @@ impl Node {
                 let input = graph::Input::Cancel { graph, quiet };
                 self.graphs.handle(now, input, &mut self.graph_out);
             }
-            Target::New | Target::Send => {}
+            Target::New | Target::Send { .. } => {}
         }
     }
 
@@ -356,6 +394,7 @@ impl Node {
 
     fn gone(&mut self, now: Time, peer: PeerId, unsent: Vec<RunId>) {
         self.known.remove(&peer.slot);
+        self.parted(peer);
         self.topic(now, topic::Input::Gone { peer });
         self.queue(now, queue::Input::Gone { peer });
         let keys = self.requests.gone(peer);
@@ -372,7 +411,7 @@ impl Node {
             // keeps its key until it has one: whoever had that key next would be answered for it.
             let request = self.requests.get(key).filter(|request| request.peer == peer);
             let ends = request.map(|request| request.target);
-            if ends.is_some_and(|target| !matches!(target, Target::New | Target::Send))
+            if ends.is_some_and(|target| !matches!(target, Target::New | Target::Send { .. }))
                 && let Some(request) = self.requests.end(key)
             {
                 self.watched.remove(&key);
@@ -423,6 +462,13 @@ impl Node {
             if self.queue_out.is_empty() {
                 self.queue_out = queue_out;
             }
+            let mut federation_out = std::mem::take(&mut self.federation_out);
+            for output in federation_out.drain() {
+                self.federation_output(now, output, out);
+            }
+            if self.federation_out.is_empty() {
+                self.federation_out = federation_out;
+            }
         }
     }
 
@@ -431,11 +477,14 @@ impl Node {
             && self.graph_out.is_empty()
             && self.topic_out.is_empty()
             && self.queue_out.is_empty()
+            && self.federation_out.is_empty()
     }
 
     fn rpc_output(&mut self, now: Time, output: rpc::Output, out: &mut Out<Output>) {
         match output {
-            rpc::Output::Run { to, run } => send(out, to, Reply::Run(run)),
+            rpc::Output::Run { to, run, far: false } => send(out, to, Reply::Run(run)),
+            rpc::Output::Run { to, run, far: true } => send(out, to, Reply::Call(run)),
+            rpc::Output::Shared { function, idempotent } => self.share(now, function, idempotent),
             rpc::Output::Done { origin, outcome } => self.done(now, origin, outcome, out),
             rpc::Output::Begun { origin, call } => self.begun(now, origin, JobId::Call(call)),
             rpc::Output::Started { origin, attempt } => {

@@ -95,6 +95,11 @@ pub enum Request {
     },
     /// Says what became of messages in hand.
     Settle(Settle),
+    /// Another broker has a message that was handed over to it, as safe as its queue is.
+    Sent {
+        /// The delivery.
+        id: RunId,
+    },
     /// A `result`, `error` or `progress` whose id is not a run's: counted, never answered.
     Stray,
 }
@@ -372,6 +377,8 @@ pub enum Reply {
     },
     /// A call for a worker.
     Run(Run),
+    /// A call for another broker, which knows it by the run's id.
+    Call(Run),
     /// Tells a worker that a run's outcome is no longer wanted.
     Cancel {
         /// The run.
@@ -412,6 +419,8 @@ pub enum Reply {
         durability: Durability,
         /// How many queues have it.
         queues: u32,
+        /// Whether it is still on its way to the broker that keeps its queue.
+        near: bool,
     },
     /// Answers `consume`.
     Consumed {
@@ -428,6 +437,8 @@ pub enum Reply {
     },
     /// A message for a consumer.
     Deliver(Box<Delivered>),
+    /// A message for another broker, which keeps its queue and knows it by the delivery's id.
+    HandOver(Box<Delivered>),
     /// Answers `ack`, `nack` and `extend` that carry an id.
     Acked {
         /// Echoed.
@@ -437,6 +448,17 @@ pub enum Reply {
         /// Those that were not in hand.
         unknown: Vec<RunId>,
     },
+}
+
+impl Reply {
+    /// The run it hands over, if it does.
+    #[must_use]
+    pub const fn run(&self) -> Option<RunId> {
+        match self {
+            Self::Run(run) | Self::Call(run) => Some(run.id),
+            _ => None,
+        }
+    }
 }
 
 /// A call on its way to a worker. What it is to run reads as if it were the run's own.

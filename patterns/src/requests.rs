@@ -18,7 +18,10 @@ pub enum Target {
     /// A graph.
     Graph(GraphId),
     /// A message that is sent.
-    Send,
+    Send {
+        /// Whether it is for a queue that another broker keeps.
+        near: bool,
+    },
 }
 
 /// A request without an outcome.
@@ -145,7 +148,7 @@ impl Requests {
     /// Whether it is a message that is sent.
     #[must_use]
     pub fn is_send(&self, key: u32) -> bool {
-        self.get(key).is_some_and(|request| request.target == Target::Send)
+        self.get(key).is_some_and(|request| matches!(request.target, Target::Send { .. }))
     }
 
     /// The request behind a key.

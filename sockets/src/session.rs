@@ -5,7 +5,7 @@
 mod tests;
 
 use mpreg_patterns::base::{Code, Refusal, RunId};
-use mpreg_patterns::node::error_reply;
+use mpreg_patterns::node::{Envelope, error_reply};
 use mpreg_patterns::ops::{GraphReply, Reply, Request};
 use mpreg_patterns::outbox;
 use mpreg_patterns::values::Fault;
@@ -40,6 +40,12 @@ impl Parcel {
     #[must_use]
     pub fn frames(&self) -> &[bytes::Bytes] {
         &self.message.frames
+    }
+
+    /// Body and attachments, for another broker.
+    #[must_use]
+    pub fn envelope(&self) -> Envelope {
+        Envelope { body: self.message.body.clone(), frames: self.message.frames.clone() }
     }
 
     /// How many messages are in it that are not runs.
@@ -292,11 +298,11 @@ impl Session {
     }
 
     fn note_run(&mut self, reply: &Reply) {
-        if let Reply::Run(run) = reply {
+        if let Some(run) = reply.run() {
             match self.ready.back_mut() {
                 // A message of its own has left the batch already.
-                Some(last) if self.batch.is_empty() && self.coalesces => last.runs.push(run.id),
-                _ => self.runs.push(run.id),
+                Some(last) if self.batch.is_empty() && self.coalesces => last.runs.push(run),
+                _ => self.runs.push(run),
             }
         }
     }
@@ -417,12 +423,14 @@ impl Expected {
         let (id, what) = match reply {
             Reply::Progress(_)
             | Reply::Run(_)
+            | Reply::Call(_)
             | Reply::Cancel { .. }
             | Reply::Offered { .. }
             | Reply::Subscribed { .. }
             | Reply::Event(_)
             | Reply::Consumed { .. }
-            | Reply::Deliver(_) => return None,
+            | Reply::Deliver(_)
+            | Reply::HandOver(_) => return None,
             // What was refused at the door knows its place.
             Reply::Error { item: Some(item), .. } => {
                 let item = *item as usize;
@@ -500,6 +508,7 @@ fn id_of(request: &Request) -> Option<&SmolStr> {
         | Request::Failed { .. }
         | Request::Progress { .. }
         | Request::Ack { .. }
+        | Request::Sent { .. }
         | Request::Stray => None,
     }
 }

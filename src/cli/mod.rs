@@ -4,6 +4,7 @@ mod call;
 mod demo;
 mod errors;
 mod graph;
+mod link;
 mod output;
 mod queue;
 mod route;
@@ -95,6 +96,12 @@ enum Command {
         mpreg route add slim --bind 'logs.#' --to logs --set payload=payload.text\n         \
         mpreg route list")]
     Route(route::Route),
+    /// Join brokers, and see how they are joined
+    #[command(after_help = "Example: mpreg link add tcp://far:7400\n         mpreg link list")]
+    Link(link::Link),
+    /// Every broker that is known here, and the way to it
+    #[command(after_help = "Example: mpreg nodes --output json")]
+    Nodes(Target),
     /// What the broker is doing
     #[command(after_help = "Example: mpreg status --output json")]
     Status(Target),
@@ -132,6 +139,8 @@ pub fn main() -> ExitCode {
         Command::Topics(topics) => topics.run(format),
         Command::Queue(queue) => queue.run(format),
         Command::Route(route) => route.run(format),
+        Command::Link(link) => link.run(format),
+        Command::Nodes(target) => link::nodes(&target, format),
         Command::Status(target) => show::status(&target, format),
         Command::Workers(target) => show::workers(&target, format),
         Command::Functions(target) => show::functions(&target, format),

@@ -22,6 +22,11 @@ enum Verb {
     Add(Add),
     /// Every route, and what went through it
     List,
+    /// The way to another broker, and what it costs
+    Explain {
+        /// The broker's name
+        node: String,
+    },
     /// Take a route away; its queues stay
     Remove {
         /// Which
@@ -63,6 +68,9 @@ impl Route {
             let client = Client::connect(&self.broker).await?;
             match &self.verb {
                 Verb::Add(add) => told(format, &ask(&client, "add", add.kwargs()?).await?),
+                Verb::Explain { node } => {
+                    told(format, &ask(&client, "explain", json!({ "node": node })).await?);
+                }
                 Verb::List => list(format, &ask(&client, "list", json!({})).await?),
                 Verb::Remove { name, if_version } => {
                     let kwargs = json!({ "name": name, "if_version": if_version });

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::block_on;
 use super::output::{Failure, Format, json_line, line};
 use crate::broker::{Broker, StartError};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, LinkConfig};
 use crate::signals;
 
 /// Start a broker and serve until told to stop.
@@ -29,6 +29,12 @@ pub(super) struct Serve {
     /// Allow an address that other machines can reach: nothing protects it yet
     #[arg(long)]
     insecure: bool,
+    /// Door of a broker to be linked to; may be given again
+    #[arg(long, value_name = "ADDRESS")]
+    link: Vec<String>,
+    /// The cluster this broker belongs to
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
     /// TOML file with the same keys, and [limits]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -58,6 +64,9 @@ impl Serve {
         config.data = self.data.clone().or(config.data);
         config.node = self.node.clone().or(config.node);
         config.insecure |= self.insecure;
+        config.federation.cluster = self.cluster.clone().unwrap_or(config.federation.cluster);
+        let link = |address: &String| LinkConfig { address: address.clone(), price_us: 0 };
+        config.link.extend(self.link.iter().map(link));
         config.check()?;
         Ok(config)
     }
@@ -120,6 +129,10 @@ fn banner(broker: &Broker, config: &Config, format: Format) {
             line(&format!(
                 "  subscribe  {}   connect a SUB; patterns with * and #",
                 at("subscribe")
+            ));
+            line(&format!(
+                "  bridge     {}   other brokers: mpreg serve --link {door}",
+                at("bridge")
             ));
             line(&format!("  data       {data}"));
             if config.insecure {

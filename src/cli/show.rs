@@ -53,7 +53,7 @@ pub(super) fn functions(target: &Target, format: Format) -> Result<(), Failure> 
     Ok(())
 }
 
-fn rows(list: &Json, columns: &[&str], empty: &str, format: Format) {
+pub(super) fn rows(list: &Json, columns: &[&str], empty: &str, format: Format) {
     let items = list.as_array().map_or(&[][..], Vec::as_slice);
     match format {
         Format::Json => json_line(list),

@@ -12,7 +12,8 @@ impl Core {
     /// Waits for a message, a deadline, or another thread.
     pub(super) fn sleep(&self, next_sweep: Instant) {
         let now_ns = self.started.elapsed().as_nanos() as u64;
-        let due = [self.node.wake_at(), self.outbox.wake_at()].into_iter().flatten().min();
+        let due = [self.node.wake_at(), self.outbox.wake_at(), self.wiring.links.wake_at()];
+        let due = due.into_iter().flatten().min();
         let sweep = next_sweep.saturating_duration_since(Instant::now());
         let wait_ns = due.map_or(u64::MAX, |due| due.saturating_sub(now_ns));
         // Rounded up: a wait that ends a moment early would only begin again.
@@ -26,14 +27,16 @@ impl Core {
             self.publish.poll_item(),
             self.subscribe.poll_item(),
             self.push.poll_item(),
+            self.wiring.poll_item(),
         ];
-        let mut outlets: Vec<_> = self.outlets.poll_items().collect();
-        let rung = if outlets.is_empty() {
+        let mut others: Vec<_> = self.outlets.poll_items().collect();
+        others.extend(self.wiring.poll_items());
+        let rung = if others.is_empty() {
             let _ = zmq::poll(&mut items, wait_ms as i64);
             items[0].is_readable()
         } else {
-            outlets.extend(items);
-            let _ = zmq::poll(&mut outlets, wait_ms as i64);
+            others.extend(items);
+            let _ = zmq::poll(&mut others, wait_ms as i64);
             true
         };
         if rung {

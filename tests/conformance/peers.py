@@ -89,16 +89,16 @@ class Broker:
 
 
 def free_port():
-    """A port with three free ones behind it, below those that the system gives to connections."""
+    """A port with four free ones behind it, below those that the system gives to connections."""
     for port in random.sample(range(20_000, 32_000), 1_000):
         try:
-            for number in range(port, port + 4):
+            for number in range(port, port + 5):
                 with socket.socket() as probe:
                     probe.bind(("127.0.0.1", number))
             return port
         except OSError:
             continue
-    raise AssertionError("no four free ports in a row")
+    raise AssertionError("no five free ports in a row")
 
 
 class Peer:

@@ -63,7 +63,9 @@ impl Broker {
         store: Store,
     ) -> Self {
         let endpoints = serde_json::Value::Null;
-        let about = About { node: "sim".into(), version: "0.1.0".into(), epoch, endpoints };
+        let (node, cluster) = ("sim".into(), "sim".into());
+        let version = "0.1.0".into();
+        let about = About { node, version, epoch, endpoints, cluster };
         Self {
             node: Node::new(
                 about,
@@ -210,6 +212,11 @@ impl Broker {
                     Output::Send { to, reply } => self.answer(now, to, reply, wire, check),
                     Output::Broadcast(told) => check.topics.broadcast(&told),
                     Output::Outlet { task, .. } => panic!("nobody has an outlet here: {task:?}"),
+                    Output::Tell { .. }
+                    | Output::Link(_)
+                    | Output::Reached { .. }
+                    | Output::Parted { .. }
+                    | Output::Received { .. } => panic!("there is no other broker: {output:?}"),
                     Output::Store(ask) => {
                         wire.note(|| format!("asks {ask:?}"));
                         self.store.ask(ask);

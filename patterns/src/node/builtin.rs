@@ -18,7 +18,7 @@ impl Node {
             return builtins::placement(fun).map(|()| self.about.node.to_string());
         }
         Ok(match self.rpc.placement(fun, options)? {
-            rpc::Placement::Worker(peer) => peer.to_string(),
+            rpc::Placement::Worker(worker) => worker,
             rpc::Placement::Line(ahead) => format!("all busy, {ahead} in line"),
         })
     }
@@ -44,7 +44,7 @@ impl Node {
             Ok(Builtin::Explain { track }) => self.explain(now, track),
             Ok(Builtin::Topics { top }) => Ok(self.topics.list(top)),
             Ok(Builtin::Publish(mut event)) => {
-                self.publish_to_queues(now, &mut event);
+                self.publish_beyond(now, &mut event);
                 let by = Publisher::Origin(origin);
                 return self.topic(now, topic::Input::Publish { by, event });
             }
@@ -54,6 +54,7 @@ impl Node {
             Ok(Builtin::Queue(ask)) => {
                 return self.queue_builtin(now, origin, (peer, deadline_ns), ask, out);
             }
+            Ok(Builtin::Federation(ask)) => self.federation_builtin(ask, out),
             Ok(Builtin::Route(ask)) => return self.route_builtin(now, origin, ask),
             Ok(Builtin::History(ask)) => {
                 let outcome = self.topics.history(now, &ask);

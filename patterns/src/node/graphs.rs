@@ -147,7 +147,7 @@ impl Node {
             let peer = PeerId { slot: u32::MAX, generation: 0 };
             return self.builtin(now, origin, (peer, deadline_ns), &call, out);
         }
-        let submit = rpc::Submit { origin, call, deadline_ns };
+        let submit = rpc::Submit { origin, call, deadline_ns, here: false };
         self.rpc.handle(now, rpc::Input::Call(submit), &mut self.rpc_out);
     }
 }

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use smol_str::SmolStr;
 
 use crate::base::{PeerId, Refusal, RunId};
+use crate::federation::{self, LinkId, Message};
 use crate::names::Key;
 use crate::ops::{Event, Reply, Request};
 use crate::queues::{OutletNews, OutletTask};
@@ -91,10 +93,54 @@ pub enum Input {
         /// Whose.
         peer: PeerId,
     },
+    /// There is news of a link to another broker.
+    Link(federation::Input),
+    /// There is room among the peers for a broker that was reached.
+    Joined {
+        /// Its name.
+        node: SmolStr,
+        /// What it is among the peers.
+        peer: PeerId,
+    },
+    /// An envelope for the broker a peer stands for; only while [`Node::has_room`].
+    ///
+    /// [`Node::has_room`]: super::Node::has_room
+    Carry {
+        /// The peer.
+        peer: PeerId,
+        /// What.
+        envelope: Envelope,
+    },
     /// The broker is going down.
     Drain,
     /// It goes down now: what is in flight gets its outcome.
     End,
+}
+
+/// Which links there are to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkTask {
+    /// The broker whose door is at this address is to be a neighbour.
+    Add {
+        /// Of the door.
+        address: SmolStr,
+        /// What the link costs beside its time, microseconds.
+        price_us: u32,
+    },
+    /// It need not be one any longer.
+    Remove {
+        /// Of the door.
+        address: SmolStr,
+    },
+}
+
+/// A message between brokers: what a peer says at the door, or what the door answers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Envelope {
+    /// The first frame.
+    pub body: Bytes,
+    /// The attachments.
+    pub frames: Vec<Bytes>,
 }
 
 /// What the broker wants done.
@@ -111,6 +157,32 @@ pub enum Output {
     Broadcast(Broadcast),
     /// Something for the store.
     Store(Ask),
+    /// Something for a neighbour.
+    Tell {
+        /// Over which link.
+        link: LinkId,
+        /// What.
+        message: Message,
+    },
+    /// Something about which links there are to be.
+    Link(LinkTask),
+    /// A broker can be reached: make room for it among the peers.
+    Reached {
+        /// Its name.
+        node: SmolStr,
+    },
+    /// It can be reached no longer: its peer is gone.
+    Parted {
+        /// Which peer stood for it.
+        peer: PeerId,
+    },
+    /// An envelope from another broker.
+    Received {
+        /// Which peer stands for it.
+        peer: PeerId,
+        /// What.
+        envelope: Envelope,
+    },
     /// Something for an outlet.
     Outlet {
         /// Which.
@@ -126,7 +198,7 @@ impl Output {
     pub fn sent(self) -> Option<(PeerId, Reply)> {
         match self {
             Self::Send { to, reply } => Some((to, reply)),
-            Self::Broadcast(_) | Self::Store(_) | Self::Outlet { .. } => None,
+            _ => None,
         }
     }
 }

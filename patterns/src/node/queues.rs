@@ -5,8 +5,9 @@ use std::sync::Arc;
 use smol_str::SmolStr;
 
 use super::{Node, Output, error_reply, send};
-use crate::base::{JobId, Origin, Out, PeerId, Refusal, RunId, Time};
+use crate::base::{Code, JobId, Origin, Out, PeerId, Refusal, RunId, Time};
 use crate::builtins::{QueueAsk, RouteAsk};
+use crate::federation::{Fact, Key};
 use crate::graph;
 use crate::ops::{Durability, Event, Reply, Send, SendOptions};
 use crate::queues::{Holder, Input, Output as Told, Sender};
@@ -29,11 +30,21 @@ impl Node {
         out: &mut Out<Output>,
     ) {
         let Send { id, confirm, queue, event, options } = ask;
+        if let Some(queue) = &queue {
+            if self.is_far(peer) && !self.queues.is_queue(queue) {
+                let message = format!("there is no queue {queue} here any more");
+                let error = Refusal::field(Code::UnknownQueue, "queue", message);
+                return send(out, peer, error_reply(Some(id), Some("send"), error));
+            }
+            self.lead(now, queue);
+        }
         let by = if confirm {
             // Its outcome may be a while, so that its id is in flight until then.
             match self.requests.begin(peer, &id, None, false) {
                 Ok(key) => {
-                    self.requests.became(key, Target::Send);
+                    let near =
+                        queue.as_ref().is_some_and(|queue| self.queues.home(queue).is_some());
+                    self.requests.became(key, Target::Send { near });
                     Sender::Origin(Origin::Request(key))
                 }
                 Err(error) => return send(out, peer, error_reply(Some(id), Some("send"), error)),
@@ -47,11 +58,9 @@ impl Node {
         self.queue(now, Input::Send { by, queue, event, options });
     }
 
-    /// What is published goes to the queues bound to its topic too.
-    pub(super) fn publish_to_queues(&mut self, now: Time, event: &mut Arc<Event>) {
+    /// What is published goes to the queues bound to its topic too. It has its ULID.
+    pub(super) fn publish_to_queues(&mut self, now: Time, event: &Arc<Event>) {
         if self.queues.binds() {
-            // Nobody else has it yet, so nothing is copied.
-            Arc::make_mut(event).message = self.ids.next(now);
             let (by, event) = (Sender::Publisher, event.clone());
             let options = SendOptions::default();
             self.queue(now, Input::Send { by, queue: None, event, options });
@@ -85,6 +94,7 @@ impl Node {
             }
             QueueAsk::Send(ask) => {
                 let Send { queue, event, options, .. } = *ask;
+                queue.iter().for_each(|queue| self.lead(now, queue));
                 let by = Sender::Origin(origin);
                 return self.queue(now, Input::Send { by, queue, event, options });
             }
@@ -93,6 +103,9 @@ impl Node {
                     Origin::Step { graph, .. } => Holder::Graph(graph),
                     Origin::Request(_) => Holder::Peer(peer),
                 };
+                if let Some(error) = self.kept_elsewhere(&name) {
+                    return self.done(now, origin, Err(Box::new(error)), out);
+                }
                 let own = timeout_ms.map(|ms| ms.saturating_mul(1_000_000));
                 let own = own.map_or(u64::MAX, |ns| now.mono_ns.saturating_add(ns));
                 let deadline_ns = deadline_ns.min(own);
@@ -126,8 +139,20 @@ impl Node {
                 }
                 out.push(Output::Store(ask));
             }
+            Told::Wants { pattern, wanted } => {
+                self.federate(now, crate::federation::Input::Want { pattern, wanted });
+            }
             Told::Outlet { at, task } => out.push(Output::Outlet { at, task }),
+            Told::Deliver { to, delivered } if self.is_far(to) => {
+                send(out, to, Reply::HandOver(delivered));
+            }
             Told::Deliver { to, delivered } => send(out, to, Reply::Deliver(delivered)),
+            Told::Kept { queue, kept } => {
+                let fact = kept.then_some(Fact::Queue);
+                self.federate(now, crate::federation::Input::Own { key: Key::Queue(queue), fact });
+            }
+            // A broker that takes its messages is not told so.
+            Told::Consumed { to, .. } if self.is_far(to) => {}
             Told::Sent { by, outcome } => self.sent(now, by, outcome, out),
             Told::Consumed { to, id, of: (queue, group), outcome: Ok(credit) } => {
                 let epoch = self.about.epoch;
@@ -167,7 +192,8 @@ impl Node {
                 let id = request.id;
                 let reply = match outcome {
                     Ok((message, durability, queues)) => {
-                        Reply::Sent { id, message, durability, queues }
+                        let near = request.target == Target::Send { near: true };
+                        Reply::Sent { id, message, durability, queues, near }
                     }
                     Err(error) => error_reply(Some(id), Some("send"), error),
                 };
@@ -231,6 +257,7 @@ impl Node {
     /// What a PUSH socket sent: to the queue of that name if there is one, else to a topic.
     pub(super) fn push(&mut self, now: Time, mut event: Arc<Event>) {
         let name = event.topic.clone();
+        self.lead(now, &name);
         let queue = self.queues.is_queue(&name).then_some(name);
         if queue.is_some() {
             Arc::make_mut(&mut event).topic = SmolStr::default();

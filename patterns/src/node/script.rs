@@ -12,6 +12,7 @@
 //! A line that begins with `→` is an answer, an indented one belongs to the line before it. Time
 //! stands still but for lines like `+100ms`. Whatever is in flight at the end is written there.
 
+mod far;
 mod outlets;
 mod queues;
 mod told;
@@ -84,6 +85,7 @@ fn broker(limits: &Limits, rules: &Rules) -> Node {
         version: "0.1.0".into(),
         epoch: 7,
         endpoints: serde_json::json!({}),
+        cluster: SmolStr::default(),
     };
     Node::new(about, limits.clone(), rules, 1)
 }
@@ -100,6 +102,9 @@ pub(crate) struct Stage {
     made: (Limits, Rules),
     store: Shelf,
     outlets: outlets::Outlets,
+    neighbours: Vec<far::Neighbour>,
+    /// How many links there have been.
+    links: u32,
     /// Whether the store does nothing until it is told to.
     slow: bool,
 }
@@ -121,6 +126,8 @@ impl Stage {
             held: false,
             store: Shelf::default(),
             outlets: outlets::Outlets::default(),
+            neighbours: Vec::new(),
+            links: 0,
             slow: false,
         };
         let opened = stage.store.open();
@@ -165,6 +172,9 @@ impl Stage {
             _ => {}
         }
         let verb = words.word().to_owned();
+        if self.play_neighbour(&first, &verb, &mut words) {
+            return;
+        }
         let peer = self.peer(&first);
         match verb.as_str() {
             "dies" => {
@@ -315,6 +325,7 @@ impl Stage {
 
     /// Writes down what was answered.
     fn note(&mut self) {
+        let (mut reached, mut parted) = (Vec::new(), Vec::new());
         for output in self.out.drain() {
             let (to, reply) = match &output {
                 Output::Send { to, reply } => (to, reply),
@@ -330,13 +341,30 @@ impl Stage {
                     self.lines.push(self.outlets.told(*at, task));
                     continue;
                 }
+                Output::Link(task) => {
+                    self.lines.push(format!("→ {task:?}"));
+                    continue;
+                }
+                Output::Reached { node } => {
+                    reached.push(node.clone());
+                    continue;
+                }
+                Output::Parted { peer } => {
+                    parted.push(*peer);
+                    continue;
+                }
+                Output::Tell { link, message } => {
+                    self.lines.extend(far::told(&self.neighbours, *link, message));
+                    continue;
+                }
+                Output::Received { .. } => continue,
             };
             // What was on its way to a connection that is gone goes nowhere.
             let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == *to) else { continue };
-            if let Reply::Run(run) = reply {
+            if let Reply::Run(run) | Reply::Call(run) = reply {
                 peer.runs.push((run.fun.to_string(), run.id, true));
             }
-            if let Reply::Deliver(told) = reply {
+            if let Reply::Deliver(told) | Reply::HandOver(told) = reply {
                 peer.runs.push((told.queue.to_string(), told.id, true));
             }
             if let Reply::Cancel { run } = reply {
@@ -353,6 +381,12 @@ impl Stage {
             }
             self.lines.push(wrapped(&topics::without_ulids(&line)));
         }
+        if reached.is_empty() && parted.is_empty() {
+            return;
+        }
+        parted.into_iter().for_each(|peer| self.parted(peer));
+        reached.into_iter().for_each(|node| self.reached(node));
+        self.note();
     }
 }
 

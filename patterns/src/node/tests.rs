@@ -156,7 +156,13 @@ const NOW: Time = Time { mono_ns: 1_000, wall_ms: 1_700_000_000_000 };
 
 fn node(seed: u64) -> Node {
     let endpoints = serde_json::json!({"door": "tcp://127.0.0.1:7400"});
-    let about = About { node: "n1".into(), version: "0.1.0".into(), epoch: 9, endpoints };
+    let about = About {
+        node: "n1".into(),
+        version: "0.1.0".into(),
+        epoch: 9,
+        endpoints,
+        cluster: "".into(),
+    };
     Node::new(about, Limits::default(), &Rules::default(), seed)
 }
 

@@ -1,11 +1,13 @@
 //! Topics in the broker: who publishes, and what the broker itself tells.
 
 use serde_json::json;
+use std::sync::Arc;
+
 use smol_str::{SmolStr, format_smolstr};
 
 use super::{Node, Output, error_reply, send};
 use crate::base::{JobId, Out, PeerId, Refusal, RunId, Time};
-use crate::ops::{Publish, Reply, Subscribe};
+use crate::ops::{Event, Publish, Reply, Subscribe};
 use crate::requests::Requests;
 use crate::rpc::Origin;
 use crate::store::Ask;
@@ -32,9 +34,24 @@ impl Node {
             let error = Requests::duplicate(&id);
             return send(out, peer, error_reply(Some(id), Some("publish"), error));
         }
-        self.publish_to_queues(now, &mut event);
+        self.publish_beyond(now, &mut event);
         let by = Publisher::Peer { peer, id, confirm };
         self.topic(now, Input::Publish { by, event });
+    }
+
+    /// What is published goes to the queues bound to its topic, and to the brokers that want it.
+    pub(super) fn publish_beyond(&mut self, now: Time, event: &mut Arc<Event>) {
+        let spreads = self.federation.spreads();
+        if !self.queues.binds() && !spreads {
+            return;
+        }
+        // Nobody else has it yet, so nothing is copied.
+        Arc::make_mut(event).message = self.ids.next(now);
+        self.publish_to_queues(now, event);
+        if spreads {
+            let event = event.clone();
+            self.federate(now, crate::federation::Input::Spread { event });
+        }
     }
 
     pub(super) fn subscribe(&mut self, now: Time, peer: PeerId, ask: Subscribe) {
@@ -72,6 +89,9 @@ impl Node {
                     self.ledger.log_writes();
                 }
                 out.push(Output::Store(ask));
+            }
+            Told::Wants { pattern, wanted } => {
+                self.federate(now, crate::federation::Input::Want { pattern, wanted });
             }
             Told::Begun { origin, wait } => self.begun(now, origin, JobId::Wait(wait)),
             Told::Done { origin, outcome } => {

@@ -86,6 +86,7 @@ impl Queues {
         let at = self.queues.vacant_key() as u32;
         self.bindings.add(&settings.bind, Bound::Queue(at));
         self.by_name.insert(name.clone(), at);
+        self.note_kept(&name, &settings, true);
         self.queues.insert(Queue {
             name,
             settings,
@@ -140,7 +141,10 @@ impl Queues {
         };
         self.bindings.remove(&self.queues[at as usize].settings.bind, Bound::Queue(at));
         self.end_outlet(at, out);
-        self.by_name.remove(name);
+        if let Some((name, _)) = self.by_name.remove_entry(name) {
+            let settings = self.queues[at as usize].settings.clone();
+            self.note_kept(&name, &settings, false);
+        }
         let lines = self.queues[at as usize].lines.clone();
         let stored = self.queues[at as usize].stored();
         let mut messages = 0;

@@ -2,7 +2,7 @@
 
 use smol_str::SmolStr;
 
-use crate::names::{Pattern, PatternId, PatternIndex};
+use crate::names::{Pattern, PatternId, PatternIndex, Wants};
 
 /// Who is bound to a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,11 +28,13 @@ pub(super) struct Found {
 pub(super) struct Bindings {
     index: PatternIndex,
     holders: Vec<Vec<Bound>>,
+    /// Of which patterns other brokers hear.
+    pub(super) wants: Wants,
 }
 
 impl Bindings {
     pub(super) fn new(seed: u64) -> Self {
-        Self { index: PatternIndex::new(seed), holders: Vec::new() }
+        Self { index: PatternIndex::new(seed), holders: Vec::new(), wants: Wants::default() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -42,9 +44,12 @@ impl Bindings {
     /// Patterns were checked when they were read.
     pub(super) fn add(&mut self, texts: &[SmolStr], holder: Bound) {
         for pattern in texts.iter().filter_map(|text| Pattern::parse(text).ok()) {
-            let (id, _) = self.index.insert(&pattern);
+            let (id, is_new) = self.index.insert(&pattern);
             if self.holders.len() <= id.0 as usize {
                 self.holders.resize_with(id.0 as usize + 1, Vec::new);
+            }
+            if is_new {
+                self.wants.came(pattern.as_str(), &self.index, self.holders.len());
             }
             let holders = &mut self.holders[id.0 as usize];
             if !holders.contains(&holder) {
@@ -60,8 +65,14 @@ impl Bindings {
             holders.retain(|other| *other != holder);
             if holders.is_empty() {
                 self.index.remove(id);
+                self.wants.left(pattern.as_str(), &self.index, self.holders.len());
             }
         }
+    }
+
+    /// Other brokers are to hear of the patterns.
+    pub(super) fn share(&mut self) {
+        self.wants.begin(&self.index, self.holders.len());
     }
 
     /// Who is bound to a topic.

@@ -228,6 +228,15 @@ pub enum Input {
         /// Which.
         peer: PeerId,
     },
+    /// Other brokers are to hear of the queues, and of the patterns that are bound.
+    Share,
+    /// A queue is kept by another broker: what is sent to it here is to go there.
+    Lead {
+        /// The queue.
+        name: SmolStr,
+        /// The broker.
+        home: SmolStr,
+    },
     /// The broker goes down now.
     End,
 }
@@ -237,6 +246,20 @@ pub enum Input {
 pub enum Output {
     /// Something for the store.
     Store(Ask),
+    /// A queue that is kept here, or is no longer.
+    Kept {
+        /// Its name.
+        queue: SmolStr,
+        /// Whether it is kept now.
+        kept: bool,
+    },
+    /// A pattern that something is bound to, or nothing any more.
+    Wants {
+        /// As it is in the index.
+        pattern: SmolStr,
+        /// Whether it is bound now.
+        wanted: bool,
+    },
     /// What became of a message that was sent.
     Sent {
         /// By whom.

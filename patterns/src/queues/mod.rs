@@ -12,6 +12,7 @@
 //! nothing back.
 
 mod admin;
+mod beyond;
 mod bindings;
 mod confirm;
 mod consumers;
@@ -161,6 +162,8 @@ pub struct Queues {
     by_number: Map<u32, u32>,
     next_number: u32,
     bindings: Bindings,
+    /// Queues that came and went since other brokers were told, if they are.
+    shared: Option<Vec<(SmolStr, bool)>>,
     routes: Routes,
     /// Who is bound to the topic of the message that is sent.
     found: Found,
@@ -217,6 +220,7 @@ impl Queues {
             by_number: Map::default(),
             next_number: 1,
             bindings: Bindings::new(seed ^ 0x71),
+            shared: None,
             routes: Routes::default(),
             found: Found::default(),
             consumers: Consumers::new(seed ^ 0x72),
@@ -279,9 +283,14 @@ impl Queues {
                 self.remove_route(origin, &name, if_version, out);
             }
             Input::ListRoutes { origin } => self.list_routes(origin, out),
+            Input::Share => self.share(),
+            Input::Lead { name, home } => self.lead(&name, home, out),
             Input::End => self.end(out),
         }
         self.serve(now, out);
+        if self.shared.is_some() {
+            self.tell_brokers(out);
+        }
     }
 
     /// Does what is due.

@@ -61,6 +61,16 @@ pub struct Settings {
     /// Where a PUSH socket of its own is bound, `tcp://ADDRESS:PORT`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outlet: Option<SmolStr>,
+    /// The broker that keeps the queue. Here is only what is on its way there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<SmolStr>,
+}
+
+impl Settings {
+    /// Those of a queue that leads to another broker, which decides what becomes of its messages.
+    pub(super) fn leading_to(home: SmolStr) -> Self {
+        Self { max_attempts: u32::MAX, home: Some(home), ..Self::default() }
+    }
 }
 
 impl Default for Settings {
@@ -78,6 +88,7 @@ impl Default for Settings {
             dedup_ms: 120_000,
             bind: Vec::new(),
             outlet: None,
+            home: None,
         }
     }
 }
@@ -137,6 +148,7 @@ impl Declaration {
             dedup_ms: self.dedup_ms.unwrap_or(by_default.dedup_ms),
             bind: self.bind.clone().unwrap_or_default(),
             outlet: self.outlet.clone(),
+            home: None,
         }
     }
 

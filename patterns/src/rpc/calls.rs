@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::far::{TURNED_DOWN, nearest};
 use super::registry::{Candidate, DemandId, DemandRef};
+use super::workers::{Worker, Workers};
 use super::{Input, Origin, Output, Rpc, Submit};
-use crate::base::{CallId, Code, Out, PeerId, Refusal, RunId, Set, Time, TimerId};
+use crate::base::{CallId, Code, Out, PeerId, Refusal, Rng, RunId, Set, Time, TimerId};
 use crate::ops::{Call, Run};
 use crate::values::Body;
 
@@ -33,6 +35,8 @@ pub(super) struct Live {
     /// Position in its worker's `in_hand`.
     hand: u32,
     may_repeat: bool,
+    /// How often other brokers would not have it.
+    turned_down: u32,
 }
 
 impl Live {
@@ -55,7 +59,7 @@ impl Rpc {
             locs.to_mut().dedup();
         }
         let version = options.version.as_deref();
-        let wanted = DemandRef { fun: &submit.call.fun, version, locs: &locs };
+        let wanted = DemandRef { fun: &submit.call.fun, version, locs: &locs, here: submit.here };
         let demand = self.registry.find(&wanted, &self.workers);
         if self.registry.demand(demand).candidates.is_empty() && !options.wait {
             let refusal = self.registry.nobody(demand, &self.workers);
@@ -97,16 +101,17 @@ impl Rpc {
             attempt: 0,
             hand: 0,
             may_repeat: false,
+            turned_down: 0,
         });
         slot
     }
 
     /// A call in flight, and the worker that has it in hand.
-    pub(super) fn whereabouts(&self, id: CallId) -> Option<(&Live, Option<PeerId>)> {
+    pub(super) fn whereabouts(&self, id: CallId) -> Option<(&Live, Option<String>)> {
         let call = self.calls.get(id.slot as usize).filter(|call| call.serial == id.serial)?;
         let worker = match call.place {
             Place::Waiting => None,
-            Place::Running { worker, .. } => self.workers.get(worker).map(|worker| worker.peer),
+            Place::Running { worker, .. } => self.workers.get(worker).map(Worker::title),
         };
         Some((call, worker))
     }
@@ -142,28 +147,12 @@ impl Rpc {
         }
     }
 
-    /// The less loaded of two random candidates, or whichever has credit.
+    /// A worker of this broker while one has credit, else the nearest broker.
     pub(super) fn choose(&mut self, demand: DemandId) -> Option<Candidate> {
-        let candidates = &self.registry.demand(demand).candidates;
-        let count = candidates.len();
-        let free = |candidate: &Candidate| {
-            self.workers.get(candidate.worker).filter(|worker| worker.has_credit())
-        };
-        if count <= 1 {
-            return candidates.first().copied().filter(|candidate| free(candidate).is_some());
-        }
-        let first = self.rng.below(count);
-        let second = (first + 1 + self.rng.below(count - 1)) % count;
-        let (a, b) = (candidates[first], candidates[second]);
-        match (free(&a), free(&b)) {
-            (Some(x), Some(y)) => Some(if y.less_loaded_than(x) { b } else { a }),
-            (Some(_), None) => Some(a),
-            (None, Some(_)) => Some(b),
-            (None, None) => {
-                let rotated = candidates[first..].iter().chain(&candidates[..first]);
-                rotated.copied().find(|candidate| free(candidate).is_some())
-            }
-        }
+        let demand = self.registry.demand(demand);
+        let (near, far) = demand.candidates.split_at(demand.near);
+        let chosen = less_loaded(near, &self.workers, &mut self.rng);
+        if far.is_empty() { chosen } else { chosen.or_else(|| nearest(far, &self.workers)) }
     }
 
     /// Hands a call to a worker that has credit.
@@ -187,7 +176,7 @@ impl Rpc {
             deadline_ms: (call.deadline_ns.saturating_sub(now.mono_ns)) / 1_000_000,
             attempt: call.attempt,
         };
-        out.push(Output::Run { to: worker.peer, run });
+        out.push(Output::Run { to: worker.peer, run, far: worker.far.is_some() });
     }
 
     /// Gives waiting calls to a worker while it has credit, its demands in turn.
@@ -232,7 +221,13 @@ impl Rpc {
             return;
         };
         self.take(slot, peer.slot);
-        if let Some(origin) = self.forget(slot) {
+        let turned_down = self.calls[slot as usize].turned_down < TURNED_DOWN
+            && outcome.as_ref().is_err_and(|refusal| self.turns_down(peer, refusal));
+        if turned_down {
+            let call = &mut self.calls[slot as usize];
+            (call.attempt, call.turned_down) = (call.attempt - 1, call.turned_down + 1);
+            self.replace(now, slot, out);
+        } else if let Some(origin) = self.forget(slot) {
             self.done(origin, outcome, out);
         }
         self.pump(now, peer.slot, out);
@@ -319,7 +314,7 @@ impl Rpc {
         let message = match call.place {
             Place::Waiting => format!("{} waited for a worker until its deadline", call.call.fun),
             Place::Running { worker, .. } => {
-                let worker = self.workers.get(worker).map(|worker| worker.peer.to_string());
+                let worker = self.workers.get(worker).map(Worker::title);
                 let worker = worker.unwrap_or_default();
                 format!("{} was still running on {worker} at its deadline", call.call.fun)
             }
@@ -404,20 +399,26 @@ impl Rpc {
         out: &mut Out<Output>,
     ) {
         let Some(worker) = self.workers.remove(peer) else { return };
-        out.push(Output::Left { peer });
+        if worker.far.is_none() {
+            out.push(Output::Left { peer });
+        }
         if !worker.in_hand.is_empty() {
             self.counters.lost_workers += 1;
         }
         // Its functions go first, so that nothing moves back to it.
-        for function in &worker.offer.functions {
-            self.registry.withdraw(&function.name, peer.slot);
+        let names = worker.names();
+        for name in &names {
+            self.registry.withdraw(name, peer.slot);
         }
-        self.refresh(&worker.offer, None, now, out);
+        for name in &names {
+            self.refresh_one(name, None, now, out);
+        }
+        let title = worker.title();
         let unsent: Set<RunId> = unsent.iter().copied().collect();
         for slot in worker.in_hand {
             let Place::Running { run, .. } = self.calls[slot as usize].place else { continue };
             self.calls[slot as usize].place = Place::Waiting;
-            self.lost(now, slot, peer, unsent.contains(&run), out);
+            self.lost(now, slot, &title, unsent.contains(&run), out);
         }
     }
 
@@ -426,7 +427,7 @@ impl Rpc {
         &mut self,
         now: Time,
         slot: u32,
-        peer: PeerId,
+        worker: &str,
         never_sent: bool,
         out: &mut Out<Output>,
     ) {
@@ -436,7 +437,7 @@ impl Rpc {
             return self.replace(now, slot, out);
         }
         let refusal = if !call.may_repeat {
-            format!("{peer} was lost while it ran {}", call.call.fun)
+            format!("{worker} was lost while it ran {}", call.call.fun)
         } else if call.attempt >= WORKERS_LOST {
             format!("{WORKERS_LOST} workers were lost while they ran {}", call.call.fun)
         } else {
@@ -478,6 +479,28 @@ impl Rpc {
         };
         if let Some(origin) = self.forget(slot) {
             self.done(origin, Err(Box::new(refusal)), out);
+        }
+    }
+}
+
+/// The less loaded of two random candidates, or whichever has credit.
+fn less_loaded(candidates: &[Candidate], workers: &Workers, rng: &mut Rng) -> Option<Candidate> {
+    let count = candidates.len();
+    let free =
+        |candidate: &Candidate| workers.get(candidate.worker).filter(|worker| worker.has_credit());
+    if count <= 1 {
+        return candidates.first().copied().filter(|candidate| free(candidate).is_some());
+    }
+    let first = rng.below(count);
+    let second = (first + 1 + rng.below(count - 1)) % count;
+    let (a, b) = (candidates[first], candidates[second]);
+    match (free(&a), free(&b)) {
+        (Some(x), Some(y)) => Some(if y.less_loaded_than(x) { b } else { a }),
+        (Some(_), None) => Some(a),
+        (None, Some(_)) => Some(b),
+        (None, None) => {
+            let rotated = candidates[first..].iter().chain(&candidates[..first]);
+            rotated.copied().find(|candidate| free(candidate).is_some())
         }
     }
 }

@@ -9,8 +9,8 @@ use serde_json::{Value as Json, json};
 use smol_str::SmolStr;
 
 use super::Rpc;
-use super::registry::DemandRef;
-use crate::base::{CallId, PeerId, Refusal, Time};
+use super::registry::{DemandRef, Source};
+use crate::base::{CallId, Refusal, Time};
 use crate::ops::CallOptions;
 use crate::values::{self, Body, Frames, Kind, Value};
 
@@ -18,7 +18,7 @@ use crate::values::{self, Body, Frames, Kind, Value};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Placement {
     /// This worker would be given it.
-    Worker(PeerId),
+    Worker(String),
     /// All who could take it are busy; it would wait in line behind this many.
     Line(usize),
 }
@@ -37,27 +37,31 @@ impl Rpc {
             offered.sort_by(|a, b| (&a.version, a.worker).cmp(&(&b.version, b.worker)));
             rows.extend(offered.into_iter().filter_map(|offered| {
                 let worker = self.workers.get(offered.worker)?;
-                let said = worker.offer.functions.get(offered.place)?;
+                let said = match offered.source {
+                    Source::Here(place) => worker.offer.functions.get(place),
+                    Source::Far(_) => None,
+                };
                 Some(Row {
                     name,
                     version: &offered.version,
-                    worker: worker.peer,
+                    worker: worker.title(),
                     idempotent: offered.idempotent,
-                    doc: said.doc.as_deref(),
-                    cache_ms: said.cache_ms,
-                    input: said.input.as_ref().and_then(schema),
-                    output: said.output.as_ref().and_then(schema),
-                    locs: &worker.offer.locs,
+                    doc: said.and_then(|said| said.doc.as_deref()),
+                    cache_ms: said.and_then(|said| said.cache_ms),
+                    input: said.and_then(|said| said.input.as_ref()).and_then(schema),
+                    output: said.and_then(|said| said.output.as_ref()).and_then(schema),
+                    locs: offered.locs(worker),
                 })
             }));
         }
         Value::from_serialize(&rows)
     }
 
-    /// Every worker: what it offers and what it has in hand.
+    /// Every worker of this broker: what it offers and what it has in hand.
     #[must_use]
     pub fn workers(&self) -> Json {
-        let rows = self.workers.iter().map(|worker| {
+        let here = self.workers.iter().filter(|worker| worker.far.is_none());
+        let rows = here.map(|worker| {
             let functions = worker.offer.functions.iter().map(|f| f.name.as_str());
             json!({
                 "worker": worker.peer.to_string(),
@@ -77,14 +81,15 @@ impl Rpc {
         let mut locs = options.locs.clone();
         locs.sort_unstable();
         locs.dedup();
-        let wanted = DemandRef { fun, version: options.version.as_deref(), locs: &locs };
+        let version = options.version.as_deref();
+        let wanted = DemandRef { fun, version, locs: &locs, here: false };
         let demand = self.registry.find(&wanted, &self.workers);
         if self.registry.demand(demand).candidates.is_empty() {
             return Err(self.registry.nobody(demand, &self.workers));
         }
         let free = self.choose(demand).and_then(|candidate| self.workers.get(candidate.worker));
         let line = self.registry.demand(demand).waiting();
-        Ok(free.map_or(Placement::Line(line), |worker| Placement::Worker(worker.peer)))
+        Ok(free.map_or(Placement::Line(line), |worker| Placement::Worker(worker.title())))
     }
 
     /// Why a call in flight has no outcome yet.
@@ -101,8 +106,10 @@ impl Rpc {
             return Some(format!("waits for a worker that offers {}", demand.key.fun));
         }
         let busy = demand.candidates.iter().filter_map(|c| self.workers.get(c.worker));
-        let busy: Vec<_> =
-            busy.take(8).map(|w| format!("{} {}/{}", w.peer, w.in_hand.len(), w.credit)).collect();
+        let busy: Vec<_> = busy
+            .take(8)
+            .map(|w| format!("{} {}/{}", w.title(), w.in_hand.len(), w.credit))
+            .collect();
         Some(format!(
             "waits for credit, one of {} in line for {}; busy: {}; {left_ms} ms left",
             demand.waiting(),
@@ -118,8 +125,7 @@ struct Row<'r> {
     name: &'r str,
     #[serde(serialize_with = "in_words")]
     version: &'r Version,
-    #[serde(serialize_with = "in_words")]
-    worker: PeerId,
+    worker: String,
     idempotent: bool,
     doc: Option<&'r str>,
     cache_ms: Option<u64>,

@@ -7,22 +7,27 @@
 
 mod calls;
 mod describe;
+mod far;
 mod offers;
 mod registry;
 #[cfg(test)]
 mod tests;
 mod workers;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use slab::Slab;
 use smol_str::SmolStr;
 
 pub use crate::base::Origin;
-use crate::base::{CallId, Deadlines, Ids, Limits, Out, PeerId, Refusal, Rng, RunId, Time};
+use crate::base::{
+    CallId, Deadlines, Ids, Limits, Map, Out, PeerId, Refusal, Rng, RunId, Time, seeded,
+};
 use crate::ops::{Call, Offer, Run};
 use crate::values::Body;
 pub use describe::Placement;
+pub use far::{News, Shared};
 use registry::Registry;
 use workers::Workers;
 
@@ -81,6 +86,13 @@ pub enum Input {
         /// Runs that never left for it.
         unsent: Vec<RunId>,
     },
+    /// There is news of another broker, which stands among the workers as this connection.
+    Far {
+        /// The connection.
+        peer: PeerId,
+        /// What.
+        news: News,
+    },
     /// A connection has sent something, so it may be reading again.
     Spoke {
         /// Whose.
@@ -101,6 +113,8 @@ pub struct Submit {
     pub call: Arc<Call>,
     /// Monotonic nanoseconds after which nobody waits for it.
     pub deadline_ns: u64,
+    /// Whether another broker sent it, so that it goes no further.
+    pub here: bool,
 }
 
 /// What the system wants done.
@@ -119,6 +133,15 @@ pub enum Output {
         to: PeerId,
         /// The run.
         run: Run,
+        /// Whether the worker stands for another broker.
+        far: bool,
+    },
+    /// What this broker's own workers run has changed.
+    Shared {
+        /// What they have in common.
+        function: Shared,
+        /// Whether it may be repeated; none where nobody runs it any more.
+        idempotent: Option<bool>,
     },
     /// Tell a worker to stop a run.
     Stop {
@@ -211,6 +234,8 @@ pub struct Rpc {
     draining: bool,
     /// Takes the place of a call that nobody waits for, so that its arguments can go.
     nothing: Arc<Call>,
+    /// What other brokers were told of each function.
+    shared: Map<SmolStr, BTreeMap<Shared, bool>>,
 }
 
 impl Rpc {
@@ -229,6 +254,7 @@ impl Rpc {
             counters: Counters::default(),
             draining: false,
             nothing: Arc::default(),
+            shared: Map::with_hasher(seeded(seed)),
         }
     }
 
@@ -245,12 +271,16 @@ impl Rpc {
             Input::Bye { peer, id } => self.bye(now, peer, id, out),
             Input::Unsent { run, refusal } => self.unsent(now, run, refusal, out),
             Input::Gone { peer, unsent } => self.gone(now, peer, &unsent, out),
+            Input::Far { peer, news } => self.far(now, peer, news, out),
             Input::Spoke { peer } => {
                 if self.workers.recover(peer) {
                     self.pump(now, peer.slot, out);
                 }
             }
-            Input::Drain => self.draining = true,
+            Input::Drain => {
+                self.draining = true;
+                self.share_nothing(out);
+            }
             Input::End => self.end_all(out),
         }
     }

@@ -4,7 +4,7 @@ use semver::Version;
 use smol_str::SmolStr;
 
 use super::calls::waits;
-use super::registry::{DemandId, Offered};
+use super::registry::{DemandId, Offered, Source};
 use super::workers::Worker;
 use super::{Output, Rpc};
 use crate::base::{CallId, Code, Out, PeerId, Refusal, Time};
@@ -51,17 +51,7 @@ impl Rpc {
             }
             None => {
                 let offer = offer.clone();
-                let (in_hand, waiting) = Default::default();
-                let (leaving, stalled) = (None, false);
-                self.workers.insert(Worker {
-                    peer,
-                    offer,
-                    credit,
-                    in_hand,
-                    waiting,
-                    leaving,
-                    stalled,
-                });
+                self.workers.insert(Worker { offer, ..Worker::new(peer, credit) });
                 out.push(Output::Joined { peer });
                 None
             }
@@ -73,7 +63,8 @@ impl Rpc {
             let version = function.version.as_deref().unwrap_or("1.0.0");
             let Ok(version) = Version::parse(version) else { continue };
             let idempotent = function.idempotent;
-            let offered = Offered { worker: peer.slot, place, version, idempotent };
+            let source = Source::Here(place);
+            let offered = Offered { worker: peer.slot, source, version, idempotent };
             self.registry.add(&function.name, offered);
         }
         self.refresh(&offer, Some(peer), now, out);
@@ -120,16 +111,28 @@ impl Rpc {
         out: &mut Out<Output>,
     ) {
         for function in &offer.functions {
-            for demand in self.registry.refresh(&function.name, &self.workers) {
-                if !self.registry.demand(demand).has_waiting() {
-                    continue;
-                }
-                if self.registry.demand(demand).candidates.is_empty() {
-                    self.refuse_line(demand, out);
-                } else {
-                    self.announce(demand);
-                    self.pump_candidates(demand, peer, now, out);
-                }
+            self.refresh_one(&function.name, peer, now, out);
+        }
+    }
+
+    /// The same for one function.
+    pub(super) fn refresh_one(
+        &mut self,
+        name: &str,
+        peer: Option<PeerId>,
+        now: Time,
+        out: &mut Out<Output>,
+    ) {
+        self.share(name, out);
+        for demand in self.registry.refresh(name, &self.workers) {
+            if !self.registry.demand(demand).has_waiting() {
+                continue;
+            }
+            if self.registry.demand(demand).candidates.is_empty() {
+                self.refuse_line(demand, out);
+            } else {
+                self.announce(demand);
+                self.pump_candidates(demand, peer, now, out);
             }
         }
     }

@@ -12,7 +12,7 @@ use semver::{Version, VersionReq};
 use slab::Slab;
 use smol_str::SmolStr;
 
-use super::workers::Workers;
+use super::workers::{Worker, Workers};
 use crate::base::{CallId, Code, Map, Refusal, seeded};
 
 /// Idle demands are forgotten beyond this number.
@@ -30,6 +30,8 @@ pub(super) struct DemandKey {
     pub(super) fun: SmolStr,
     pub(super) version: Option<SmolStr>,
     pub(super) locs: Box<[SmolStr]>,
+    /// Whether another broker sent it, so that it goes no further.
+    pub(super) here: bool,
 }
 
 /// The same, borrowed from a call.
@@ -38,12 +40,13 @@ pub(super) struct DemandRef<'a> {
     pub(super) fun: &'a str,
     pub(super) version: Option<&'a str>,
     pub(super) locs: &'a [SmolStr],
+    pub(super) here: bool,
 }
 
 impl Hash for DemandKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        DemandRef { fun: &self.fun, version: self.version.as_deref(), locs: &self.locs }
-            .hash(state);
+        let (version, here) = (self.version.as_deref(), self.here);
+        DemandRef { fun: &self.fun, version, locs: &self.locs, here }.hash(state);
     }
 }
 
@@ -52,6 +55,7 @@ impl Equivalent<DemandKey> for DemandRef<'_> {
         self.fun == key.fun
             && self.version == key.version.as_deref()
             && self.locs == key.locs.as_ref()
+            && self.here == key.here
     }
 }
 
@@ -65,7 +69,10 @@ pub(super) struct Candidate {
 #[derive(Debug)]
 pub(super) struct Demand {
     pub(super) key: DemandKey,
+    /// Workers of this broker, then other brokers.
     pub(super) candidates: Vec<Candidate>,
+    /// How many of them are this broker's.
+    pub(super) near: usize,
     /// Calls in line; some may have given up, see `stale`.
     pub(super) line: VecDeque<CallId>,
     pub(super) stale: usize,
@@ -88,10 +95,18 @@ impl Demand {
 #[derive(Debug)]
 pub(super) struct Offered {
     pub(super) worker: u32,
-    /// Where it stands in its worker's offer.
-    pub(super) place: usize,
+    pub(super) source: Source,
     pub(super) version: Version,
     pub(super) idempotent: bool,
+}
+
+/// Where an offer comes from.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// A worker's own, by where it stands in what it said.
+    Here(usize),
+    /// Another broker's, for its workers with these locs.
+    Far(Box<[SmolStr]>),
 }
 
 /// One function name.
@@ -155,15 +170,21 @@ impl Registry {
             fun: SmolStr::new(wanted.fun),
             version: wanted.version.map(SmolStr::new),
             locs: wanted.locs.into(),
+            here: wanted.here,
         };
         let entry = self.functions.entry(key.fun.clone()).or_default();
-        let candidates = candidates(entry, &key, workers);
-        let demand =
-            Demand { key: key.clone(), candidates, line: VecDeque::new(), stale: 0, users: 0 };
+        let (candidates, near) = candidates(entry, &key, workers);
+        let (line, stale, users) = Default::default();
+        let demand = Demand { key: key.clone(), candidates, near, line, stale, users };
         let id = DemandId(self.demands.insert(demand) as u32);
         entry.demands.push(id);
         self.by_key.insert(key, id);
         id
+    }
+
+    /// Who offers a function.
+    pub(super) fn offered(&self, name: &str) -> &[Offered] {
+        self.functions.get(name).map_or(&[], |entry| &entry.offered)
     }
 
     /// Adds one function of a worker.
@@ -183,7 +204,7 @@ impl Registry {
         let Some(entry) = self.functions.get(name) else { return Vec::new() };
         for &id in &entry.demands {
             let demand = &mut self.demands[id.0 as usize];
-            demand.candidates = candidates(entry, &demand.key, workers);
+            (demand.candidates, demand.near) = candidates(entry, &demand.key, workers);
         }
         let demands = entry.demands.clone();
         if entry.offered.is_empty() && demands.is_empty() {
@@ -221,15 +242,15 @@ impl Registry {
     /// Says what was missing: the name, the version, or the locs.
     pub(super) fn nobody(&self, id: DemandId, workers: &Workers) -> Refusal {
         let key = &self.demand(id).key;
-        let none = Entry::default();
-        let entry = self.functions.get(&key.fun).unwrap_or(&none);
-        if entry.offered.is_empty() {
+        let offered = self.offered(&key.fun).iter();
+        let offered: Vec<_> = offered.filter(|offered| !key.here || offered.is_here()).collect();
+        if offered.is_empty() {
             let message = format!("no worker offers {}", key.fun);
             return Refusal::field(Code::UnknownFunction, "fun", message);
         }
         let range = parse_range(key.version.as_deref());
-        if !entry.offered.iter().any(|offered| matches(&range, &offered.version)) {
-            let mut versions: Vec<_> = entry.offered.iter().map(|o| &o.version).collect();
+        if !offered.iter().any(|offered| matches(&range, &offered.version)) {
+            let mut versions: Vec<_> = offered.iter().map(|o| &o.version).collect();
             versions.sort();
             versions.dedup();
             let versions: Vec<_> = versions.iter().take(16).map(ToString::to_string).collect();
@@ -238,11 +259,12 @@ impl Registry {
                 format!("no {} matches {wanted}; there is {}", key.fun, versions.join(", "));
             return Refusal::field(Code::NoVersion, "version", message);
         }
-        let having: Vec<_> = entry.offered.iter().filter_map(|o| workers.get(o.worker)).collect();
+        let having = offered.iter().filter_map(|o| Some((o, workers.get(o.worker)?)));
         let named: Vec<_> = having
-            .iter()
             .take(16)
-            .map(|worker| format!("{} [{}]", worker.peer, worker.offer.locs.join(", ")))
+            .map(|(offered, worker)| {
+                format!("{} [{}]", worker.title(), offered.locs(worker).join(", "))
+            })
             .collect();
         let message = format!(
             "nobody with {} has all of [{}]; it is on {}",
@@ -275,13 +297,34 @@ impl Registry {
     }
 }
 
-/// Who may take a demand: all versions of a range share the work; without a range the highest
-/// version that has the locs, a pre-release only where there is nothing else.
-fn candidates(entry: &Entry, key: &DemandKey, workers: &Workers) -> Vec<Candidate> {
+impl Offered {
+    /// Whether it is a worker of this broker.
+    pub(super) const fn is_here(&self) -> bool {
+        matches!(self.source, Source::Here(_))
+    }
+
+    /// The data that is where the function is.
+    pub(super) fn locs<'o>(&'o self, worker: &'o Worker) -> &'o [SmolStr] {
+        match &self.source {
+            Source::Here(_) => &worker.offer.locs,
+            Source::Far(locs) => locs,
+        }
+    }
+}
+
+/// Who may take a demand, those of this broker first, and how many they are.
+///
+/// All versions of a range share the work; without a range the highest version that has the locs,
+/// a pre-release only where there is nothing else.
+fn candidates(entry: &Entry, key: &DemandKey, workers: &Workers) -> (Vec<Candidate>, usize) {
     let range = parse_range(key.version.as_deref());
     let able = |offered: &&Offered| {
         matches(&range, &offered.version)
-            && workers.get(offered.worker).is_some_and(|worker| worker.has_locs(&key.locs))
+            && (!key.here || offered.is_here())
+            && workers.get(offered.worker).is_some_and(|worker| {
+                let locs = offered.locs(worker);
+                key.locs.iter().all(|loc| locs.contains(loc))
+            })
     };
     let highest = match key.version {
         Some(_) => None,
@@ -290,13 +333,15 @@ fn candidates(entry: &Entry, key: &DemandKey, workers: &Workers) -> Vec<Candidat
             versions.max_by_key(|version| (version.pre.is_empty(), *version))
         }
     };
-    entry
-        .offered
-        .iter()
-        .filter(able)
-        .filter(|offered| highest.is_none_or(|version| offered.version == *version))
-        .map(|offered| Candidate { worker: offered.worker, idempotent: offered.idempotent })
-        .collect()
+    let able = entry.offered.iter().filter(able);
+    let able = able.filter(|offered| highest.is_none_or(|version| offered.version == *version));
+    let (here, mut far): (Vec<_>, Vec<_>) = able.partition(|offered| offered.is_here());
+    // A broker may have several groups of workers for it.
+    far.sort_by_key(|offered| offered.worker);
+    far.dedup_by_key(|offered| offered.worker);
+    let near = here.len();
+    let candidate = |of: &Offered| Candidate { worker: of.worker, idempotent: of.idempotent };
+    (here.into_iter().chain(far).map(candidate).collect(), near)
 }
 
 /// The range of a call; the door has refused what does not parse.

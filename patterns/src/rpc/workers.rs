@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use smol_str::SmolStr;
 
+use super::far::Far;
 use super::registry::DemandId;
 use crate::base::PeerId;
 use crate::ops::Offer;
@@ -22,6 +23,8 @@ pub(super) struct Worker {
     pub(super) leaving: Option<Option<SmolStr>>,
     /// A run could not be handed to its connection: it is asked again once it has spoken.
     pub(super) stalled: bool,
+    /// Set where it stands for another broker.
+    pub(super) far: Option<Box<Far>>,
 }
 
 impl Worker {
@@ -38,9 +41,23 @@ impl Worker {
         mine < theirs
     }
 
-    /// Whether it has all the data.
-    pub(super) fn has_locs(&self, locs: &[SmolStr]) -> bool {
-        locs.iter().all(|loc| self.offer.locs.contains(loc))
+    /// A worker that has offered nothing yet.
+    pub(super) fn new(peer: PeerId, credit: u32) -> Self {
+        let (offer, in_hand, waiting, leaving, stalled, far) = Default::default();
+        Self { peer, offer, credit, in_hand, waiting, leaving, stalled, far }
+    }
+
+    /// The names of what it runs.
+    pub(super) fn names(&self) -> Vec<SmolStr> {
+        match &self.far {
+            Some(far) => far.names(),
+            None => self.offer.functions.iter().map(|function| function.name.clone()).collect(),
+        }
+    }
+
+    /// What people know it by.
+    pub(super) fn title(&self) -> String {
+        self.far.as_ref().map_or_else(|| self.peer.to_string(), |far| far.node.to_string())
     }
 }
 

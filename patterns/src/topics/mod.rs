@@ -36,7 +36,7 @@ use crate::base::{
     Deadlines, Ids, Limits, Map, Origin, Out, PeerId, Refusal, RunId, Time, WaitId, seeded,
 };
 use crate::expr::Seen;
-use crate::names::{Key, PatternIndex};
+use crate::names::{Key, PatternIndex, Wants};
 use crate::ops::{Delivery, Event, Subscribe};
 use crate::store::{self, Told};
 use crate::values::{Body, Value};
@@ -158,6 +158,8 @@ pub enum Input {
     CancelWait(WaitId),
     /// The store has come further with the logs.
     Stored(Told),
+    /// Other brokers are to hear of the patterns that are held.
+    Share,
     /// The broker goes down now: who waits gets an outcome.
     End,
 }
@@ -194,6 +196,13 @@ pub enum Output {
     },
     /// Something for the store.
     Store(store::Ask),
+    /// A pattern that is held, or is no longer.
+    Wants {
+        /// As it is in the index.
+        pattern: SmolStr,
+        /// Whether it is held now.
+        wanted: bool,
+    },
     /// The wait was accepted under this id. Always before its `Done`.
     Begun {
         /// Who waits.
@@ -280,6 +289,8 @@ pub struct Topics {
     deadlines: Deadlines<Timer>,
     ids: Ids,
     interest: Interest,
+    /// Of which patterns other brokers hear.
+    wants: Wants,
     counters: Counters,
     /// The turn, and how much it may still do.
     turn: Time,
@@ -315,6 +326,7 @@ impl Topics {
             deadlines: Deadlines::default(),
             ids: Ids::new(seed ^ 0x3b9),
             interest: Interest::default(),
+            wants: Wants::default(),
             counters: Counters::default(),
             turn: Time::default(),
             budget: DELIVERIES_PER_TURN,
@@ -352,9 +364,10 @@ impl Topics {
             }
             Input::CancelWait(wait) => self.cancel_wait(wait, out),
             Input::Stored(told) => self.stored(now, told, out),
+            Input::Share => self.wants.begin(&self.index, self.held.len()),
             Input::End => self.end_waits(out),
         }
-        self.write_logs(out);
+        self.end_turn(out);
     }
 
     /// Goes on with what one turn could not do, and does what is due.
@@ -372,7 +385,7 @@ impl Topics {
         self.let_go();
         // Last: no log is read on while its last event is still being handed to those who are live.
         self.replay(out);
-        self.write_logs(out);
+        self.end_turn(out);
     }
 
     /// When `tick` next has work, in monotonic nanoseconds; 0 when there is work now.
@@ -407,6 +420,15 @@ impl Topics {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.waits.len()
+    }
+
+    fn end_turn(&mut self, out: &mut Out<Output>) {
+        self.write_logs(out);
+        if !self.wants.is_empty() {
+            for (pattern, wanted) in self.wants.take() {
+                out.push(Output::Wants { pattern, wanted });
+            }
+        }
     }
 
     /// A turn is a moment: what happens at the same time shares what may be done in it.

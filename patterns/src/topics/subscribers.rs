@@ -160,6 +160,7 @@ impl Topics {
         if is_new {
             self.held[at] = Held::default();
             self.interest.add(pattern);
+            self.wants.came(pattern.as_str(), &self.index, self.held.len());
         }
         self.held[at].targets.push(target);
         (id, self.held[at].targets.len() as u32 - 1)
@@ -171,12 +172,12 @@ impl Topics {
         held.targets.swap_remove(place as usize);
         if held.targets.is_empty() {
             *held = Held::default();
-            if let Some(text) = self.index.text(pattern)
-                && let Ok(pattern) = Pattern::parse(&text)
-            {
+            let text = self.index.text(pattern).unwrap_or_default();
+            if let Ok(pattern) = Pattern::parse(&text) {
                 self.interest.remove(&pattern);
             }
             self.index.remove(pattern);
+            self.wants.left(&text, &self.index, self.held.len());
             return;
         }
         match held.targets.get(place as usize) {

@@ -18,15 +18,18 @@ pub enum Family {
     Losses,
     /// `mpreg.refused.{endpoint}`.
     Refusals,
+    /// `mpreg.federation.{node}.reached|lost|gap`.
+    Federation,
 }
 
-const ROOTS: [(Family, &str); 6] = [
+const ROOTS: [(Family, &str); 7] = [
     (Family::Calls, "mpreg.rpc.command.#"),
     (Family::Graphs, "mpreg.rpc.graph.#"),
     (Family::Workers, "mpreg.worker.#"),
     (Family::Queues, "mpreg.queue.#"),
     (Family::Losses, "mpreg.topic.dropped.#"),
     (Family::Refusals, "mpreg.refused.#"),
+    (Family::Federation, "mpreg.federation.#"),
 ];
 
 /// How many patterns might match something of each family: what nobody hears is not told.

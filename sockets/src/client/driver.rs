@@ -405,7 +405,7 @@ impl Driver {
             }
             Reply::Event(delivery) => self.routes.take(delivery),
             Reply::Deliver(delivered) => self.consumers.take(*delivered),
-            Reply::Sent { id, message, durability, queues } => {
+            Reply::Sent { id, message, durability, queues, .. } => {
                 let receipt = Receipt { message, durability, queues };
                 if self.producers.take(&id, Ok(receipt)).is_some() {
                     self.answer(&id, Ok(Answer::Sent(receipt)));
@@ -418,7 +418,10 @@ impl Driver {
             | Reply::Pong { .. }
             | Reply::Offered { .. }
             | Reply::Consumed { .. }
-            | Reply::Subscribed { .. } => {}
+            | Reply::Subscribed { .. }
+            // These brokers say to each other.
+            | Reply::Call(_)
+            | Reply::HandOver(_) => {}
         }
     }
 

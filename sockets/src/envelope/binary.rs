@@ -460,6 +460,7 @@ fn queue_op<'a>(variant: u32, rest: &mut Rest<'a>) -> Result<Op<'a>, Why> {
             message: rest.read()?,
             fsync: rest.read()?,
             queues: rest.read()?,
+            near: false,
         },
         24 => Op::Consume {
             id: rest.read()?,

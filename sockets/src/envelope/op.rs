@@ -364,6 +364,9 @@ pub(super) enum Op<'a> {
         message: u128,
         fsync: bool,
         queues: u32,
+        /// Not in bincode, whose layout is frozen.
+        #[serde(skip)]
+        near: bool,
     },
     Consume {
         id: Option<Text<'a>>,

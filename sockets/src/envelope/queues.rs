@@ -95,14 +95,41 @@ pub(super) fn settle(op: &Op<'_>) -> Result<Request, Refusal> {
     Ok(Request::Settle(Settle { id, ids: ids.0.to_vec(), verdict }))
 }
 
+/// The op that a reply about queues is sent as.
+pub(super) fn reply_op(reply: &Reply) -> Op<'_> {
+    match reply {
+        Reply::Sent { id, message, durability, queues, near } => Op::Sent {
+            id: Text::new(id),
+            message: message.0,
+            fsync: *durability == Durability::Fsync,
+            queues: *queues,
+            near: *near,
+        },
+        Reply::Consumed { id, epoch, queue, group, credit } => Op::Consumed {
+            id: text(id.as_ref()),
+            epoch: *epoch,
+            queue: Text::new(queue),
+            group: text(group.as_ref()),
+            credit: *credit,
+        },
+        Reply::Deliver(delivered) => deliver_op(delivered),
+        Reply::HandOver(delivered) => hand_over_op(delivered),
+        Reply::Acked { id, ids, unknown } => {
+            Op::Acked { id: Text::new(id), ids: self::ids(ids), unknown: self::ids(unknown) }
+        }
+        other => unreachable!("{other:?} is not about queues"),
+    }
+}
+
 /// `sent`, `consumed` and `acked`.
 pub(super) fn answer(op: &Op<'_>) -> Result<Reply, Refusal> {
     Ok(match op {
-        Op::Sent { id: of, message, fsync, queues } => Reply::Sent {
+        Op::Sent { id: of, message, fsync, queues, near } => Reply::Sent {
             id: id(of.as_str())?,
             message: RunId(*message),
             durability: if *fsync { Durability::Fsync } else { Durability::Memory },
             queues: *queues,
+            near: *near,
         },
         Op::Consumed { id, epoch, queue, group, credit } => Reply::Consumed {
             id: optional_id(id.as_ref())?,
@@ -174,6 +201,25 @@ pub(super) fn settle_op(settle: &Settle) -> Op<'_> {
 
 pub(super) const fn ids(ids: &[RunId]) -> Ids<'_> {
     Ids(Cow::Borrowed(ids))
+}
+
+/// A message of a queue that another broker keeps: sent there, under the delivery's id. If it comes
+/// twice, it is known by its ULID.
+pub(super) fn hand_over_op(delivered: &Delivered) -> Op<'_> {
+    let Delivered { queue, id, message, .. } = delivered;
+    let event = &message.event;
+    Op::Send(SendOp {
+        id: Text(id.to_string().into()),
+        queue: Some(Text::new(queue)),
+        topic: None,
+        payload: Raw::of(&event.payload, &[]),
+        headers: event.headers.as_ref().map(|headers| Raw::of(headers, &[])),
+        delay_ms: 0,
+        priority: message.priority,
+        key: text(message.key.as_ref()),
+        dedup: Some(Text(event.message.to_string().into())),
+        confirm: true,
+    })
 }
 
 pub(super) fn deliver_op(delivered: &Delivered) -> Op<'_> {

@@ -58,7 +58,7 @@ fields! {
     SinceMs = b"since_ms", Last = b"last", Queue = b"queue", Queues = b"queues",
     DelayMs = b"delay_ms", Priority = b"priority", Key = b"key", Dedup = b"dedup",
     Durability = b"durability", Group = b"group", Ids = b"ids", Reason = b"reason", Dead = b"dead",
-    Unknown = b"unknown",
+    Unknown = b"unknown", At = b"at",
 }
 
 /// Reads one object, checked to its last byte: its op, or why it is none.

@@ -4,16 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mpreg_patterns::base::{Code, Culprit, Refusal, RunId};
-use mpreg_patterns::ops::{
-    Call, Durability, GraphReply, ProgressReply, Reply, Run, StepOutcome, StepState,
-};
+use mpreg_patterns::ops::{Call, GraphReply, ProgressReply, Reply, Run, StepOutcome, StepState};
 use mpreg_patterns::values::{
     Body, Cursor, Fault, Frames, Kind, Target, Value, append_value, json,
 };
 use smol_str::SmolStr;
 
 use super::binary::Ops;
-use super::op::{Blame, Failure, Id, Op, Raw, ResultOp, RunOp, Step, Text};
+use super::op::{Blame, CallOp, Failure, Id, Op, Raw, ResultOp, RunOp, Step, Text};
 use super::request::{
     Context, Incoming, Role, Visit, bad_field, id, note, optional_id, percent, text,
 };
@@ -49,7 +47,7 @@ pub(super) fn state(word: &str) -> Option<StepState> {
     STATES.into_iter().find(|state| state.as_str() == word)
 }
 
-fn string(text: Option<&Text<'_>>) -> Option<SmolStr> {
+pub(super) fn string(text: Option<&Text<'_>>) -> Option<SmolStr> {
     text.map(|text| SmolStr::new(text.as_str()))
 }
 
@@ -75,14 +73,20 @@ fn refusal(failure: &Failure<'_>) -> Refusal {
     Refusal {
         code: SmolStr::new(failure.code.as_str()),
         message: failure.message.as_str().into(),
-        culprit: match failure.culprit {
-            Blame::Caller => Culprit::Caller,
-            Blame::Worker => Culprit::Worker,
-            Blame::Broker => Culprit::Broker,
-        },
+        culprit: failure.culprit.into(),
         retry: failure.retry,
         field: string(failure.field.as_ref()),
         refused: duplicate.then_some("duplicate"),
+    }
+}
+
+impl From<Blame> for Culprit {
+    fn from(blame: Blame) -> Self {
+        match blame {
+            Blame::Caller => Self::Caller,
+            Blame::Worker => Self::Worker,
+            Blame::Broker => Self::Broker,
+        }
     }
 }
 
@@ -128,6 +132,7 @@ pub(super) fn to_op(reply: &Reply) -> Op<'_> {
             deadline_ms: run.deadline_ms,
             attempt: run.attempt,
         }),
+        Reply::Call(run) => Op::Call(call_op(run)),
         Reply::Cancel { run } => Op::Cancel { id: Id::Run(run.0) },
         Reply::Bye { id } => Op::Bye { id: text(id.as_ref()) },
         Reply::Published { id, message } => Op::Published { id: Text::new(id), message: message.0 },
@@ -138,23 +143,29 @@ pub(super) fn to_op(reply: &Reply) -> Op<'_> {
             credit: *credit,
         },
         Reply::Event(delivery) => topics::event_op(delivery),
-        Reply::Sent { id, message, durability, queues } => Op::Sent {
-            id: Text::new(id),
-            message: message.0,
-            fsync: *durability == Durability::Fsync,
-            queues: *queues,
-        },
-        Reply::Consumed { id, epoch, queue, group, credit } => Op::Consumed {
-            id: text(id.as_ref()),
-            epoch: *epoch,
-            queue: Text::new(queue),
-            group: text(group.as_ref()),
-            credit: *credit,
-        },
-        Reply::Deliver(delivered) => queues::deliver_op(delivered),
-        Reply::Acked { id, ids, unknown } => {
-            Op::Acked { id: Text::new(id), ids: queues::ids(ids), unknown: queues::ids(unknown) }
-        }
+        Reply::Sent { .. }
+        | Reply::Consumed { .. }
+        | Reply::Deliver(_)
+        | Reply::HandOver(_)
+        | Reply::Acked { .. } => queues::reply_op(reply),
+    }
+}
+
+/// A run as a call of this broker's own, which another broker is to place.
+fn call_op(run: &Run) -> CallOp<'_> {
+    let options = &run.options;
+    CallOp {
+        id: Text(run.id.to_string().into()),
+        fun: Text::new(&run.fun),
+        args: run.args.as_ref().map(|args| Raw::of(args, &run.frames)),
+        kwargs: run.kwargs.as_ref().map(|kwargs| Raw::of(kwargs, &run.frames)),
+        locs: options.locs.iter().map(|loc| Text::new(loc)).collect(),
+        version: text(options.version.as_ref()),
+        timeout_ms: Some(run.deadline_ms),
+        idempotent: options.idempotent,
+        wait: false,
+        progress: run.progress,
+        track: run.track.map(|track| track.0),
     }
 }
 

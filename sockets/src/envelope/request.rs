@@ -238,13 +238,17 @@ impl Incoming for Request {
             Op::Send(op) => queues::send(op, context).map(|send| Self::Send(Box::new(send))),
             Op::Consume { .. } => queues::consume(op, context),
             Op::AckIds { .. } | Op::Nack { .. } | Op::Extend { .. } => queues::settle(op),
+            // From one broker to another: see `Reply::HandOver`.
+            Op::Sent { id, .. } => match RunId::parse(id.as_str()) {
+                Some(id) => Ok(Self::Sent { id }),
+                None => Err(brokers_own(op.name())),
+            },
             Op::Pong { .. }
             | Op::Welcome { .. }
             | Op::Offered { .. }
             | Op::Published { .. }
             | Op::Subscribed { .. }
             | Op::Event(_)
-            | Op::Sent { .. }
             | Op::Consumed { .. }
             | Op::Deliver(_)
             | Op::Acked { .. }
@@ -298,6 +302,7 @@ impl Incoming for Request {
             Self::Send(send) => ("send", Some(send.id.clone()), None),
             Self::Consume { id, .. } => ("consume", id.clone(), None),
             Self::Settle(of) => (of.verdict.as_str(), of.id.clone(), None),
+            Self::Sent { id } => ("sent", of_run(*id), None),
             Self::Stray => return Box::new(Bad { id: None, op: None, run: None, refusal }),
         };
         Box::new(Bad { id, op: Some(SmolStr::new_static(op)), run, refusal })
@@ -316,7 +321,9 @@ fn of_run(run: RunId) -> Option<SmolStr> {
 fn failed(id: &Id<'_>, error: &Failure<'_>) -> Request {
     let Some(run) = id.run() else { return Request::Stray };
     let code = Some(error.code.as_str()).filter(|code| !code.is_empty());
-    let error = Refusal::by_worker(code, error.message.as_str(), error.retry);
+    let field = super::reply::string(error.field.as_ref());
+    let by_worker = Refusal::by_worker(code, error.message.as_str(), error.retry);
+    let error = Refusal { culprit: error.culprit.into(), field, ..by_worker };
     Request::Failed { run, error: Box::new(error) }
 }
 
@@ -505,7 +512,7 @@ pub(super) fn to_op(request: &Request) -> Option<Op<'_>> {
             credit: *credit,
         },
         Request::Settle(settle) => queues::settle_op(settle),
-        Request::Stray => return None,
+        Request::Sent { .. } | Request::Stray => return None,
     })
 }
 

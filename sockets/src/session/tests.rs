@@ -39,7 +39,7 @@ fn published(id: &str) -> Reply {
 
 fn of_queue(id: &str) -> Reply {
     let durability = mpreg_patterns::ops::Durability::Fsync;
-    Reply::Sent { id: id.into(), message: RunId(7), durability, queues: 1 }
+    Reply::Sent { id: id.into(), message: RunId(7), durability, queues: 1, near: false }
 }
 
 fn acked(id: &str) -> Reply {

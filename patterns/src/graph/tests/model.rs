@@ -175,6 +175,7 @@ fn run(plans: &[Plan], on_error: OnError, credit: u32, seed: u64) -> GraphReply 
         version: "0".into(),
         epoch: 1,
         endpoints: serde_json::Value::Null,
+        cluster: "".into(),
     };
     let mut node = Node::new(about, Limits::default(), &Rules::default(), seed);
     let (mut now, mut out) = (Time { mono_ns: 1, wall_ms: 1 }, Out::new());

@@ -139,17 +139,19 @@ impl Words<'_> {
 /// A reply as one line.
 pub(super) fn told(reply: &Reply) -> String {
     match reply {
-        Reply::Sent { id, durability, queues, .. } => {
-            format!("sent {id} {} {queues}", durability.as_str())
+        Reply::Sent { id, durability, queues, near, .. } => {
+            let near = if *near { " near" } else { "" };
+            format!("sent {id} {} {queues}{near}", durability.as_str())
         }
         Reply::Consumed { id, queue, group, credit, .. } => {
             let id = id.as_ref().map_or(String::new(), |id| format!(" {id}"));
             let group = group.as_ref().map_or(String::new(), |group| format!(" for {group}"));
             format!("consumed{id} {queue}{group}, credit {credit}")
         }
-        Reply::Deliver(told) => {
+        Reply::Deliver(told) | Reply::HandOver(told) => {
             let event = &told.message.event;
-            let mut text = format!("deliver {}", told.queue);
+            let verb = if matches!(reply, Reply::Deliver(_)) { "deliver" } else { "send" };
+            let mut text = format!("{verb} {}", told.queue);
             if !event.topic.is_empty() {
                 write!(text, " of {}", event.topic).unwrap();
             }

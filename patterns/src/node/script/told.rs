@@ -21,8 +21,9 @@ pub(super) fn told(reply: &Reply) -> String {
         Reply::Offered { id, functions, credit, .. } => {
             format!("offered{} {functions}, credit {credit}", named(id))
         }
-        Reply::Run(run) => {
-            let mut text = format!("run {}", run.fun);
+        Reply::Run(run) | Reply::Call(run) => {
+            let verb = if matches!(reply, Reply::Run(_)) { "run" } else { "call" };
+            let mut text = format!("{verb} {}", run.fun);
             for value in [&run.args, &run.kwargs].into_iter().flatten() {
                 write!(text, " {}", value_text(value)).unwrap();
             }
@@ -57,9 +58,11 @@ pub(super) fn told(reply: &Reply) -> String {
             format!("subscribed{} {patterns}{credit}", named(id))
         }
         Reply::Event(told) => topics::event_text(told),
-        Reply::Sent { .. } | Reply::Consumed { .. } | Reply::Deliver(_) | Reply::Acked { .. } => {
-            queues::told(reply)
-        }
+        Reply::Sent { .. }
+        | Reply::Consumed { .. }
+        | Reply::Deliver(_)
+        | Reply::HandOver(_)
+        | Reply::Acked { .. } => queues::told(reply),
     }
 }
 

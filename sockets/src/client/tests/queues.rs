@@ -34,7 +34,7 @@ impl Fake {
             "no" => refused(id, Code::Busy),
             _ => {
                 let message = RunId(u128::from(event.payload.bytes.len() as u64));
-                Reply::Sent { id, message, durability: Durability::Fsync, queues: 2 }
+                Reply::Sent { id, message, durability: Durability::Fsync, queues: 2, near: false }
             }
         }
     }

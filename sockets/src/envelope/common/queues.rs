@@ -25,7 +25,7 @@ const ULID: usize = 16;
 pub(super) fn put(message: Outgoing<'_>, out: &mut Vec<u8>) -> bool {
     match message {
         Outgoing::Reply(Reply::Deliver(delivered)) => put_deliver(delivered, out),
-        Outgoing::Reply(Reply::Sent { id, message, durability, queues }) => {
+        Outgoing::Reply(Reply::Sent { id, message, durability, queues, .. }) => {
             out.extend_from_slice(&SENT);
             put_bytes(id.as_bytes(), out);
             out.extend_from_slice(&message.0.to_le_bytes());
@@ -155,5 +155,5 @@ pub(super) fn take_sent(rest: &mut &[u8]) -> Option<Reply> {
         _ => return None,
     };
     let queues = u32::from_le_bytes(*array(rest)?);
-    Some(Reply::Sent { id, message, durability, queues })
+    Some(Reply::Sent { id, message, durability, queues, near: false })
 }

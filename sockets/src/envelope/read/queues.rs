@@ -39,7 +39,8 @@ impl<'a> Fields<'a> {
             _ => return Err(takes(Field::Durability, "\"memory\" or \"fsync\"")),
         };
         let (id, queues) = (self.some_text(Field::Id)?, self.small(Field::Queues)?);
-        Ok(Op::Sent { id, message: self.message()?, fsync, queues: queues.unwrap_or(0) })
+        let near = self.text(Field::At)?.is_some_and(|at| at.as_str() == "near");
+        Ok(Op::Sent { id, message: self.message()?, fsync, queues: queues.unwrap_or(0), near })
     }
 
     pub(super) fn consume(&self) -> Result<Op<'a>, Refusal> {

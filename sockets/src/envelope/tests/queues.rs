@@ -300,7 +300,7 @@ prop_compose! {
 fn reply() -> impl Strategy<Value = Reply> {
     let sent = (id(), any::<bool>(), any::<u32>()).prop_map(|(message, fsync, queues)| {
         let durability = if fsync { Durability::Fsync } else { Durability::Memory };
-        Reply::Sent { id: "m".into(), message, durability, queues }
+        Reply::Sent { id: "m".into(), message, durability, queues, near: false }
     });
     let consumed = (any::<u64>(), name(), prop::option::of(name()), any::<u32>());
     let consumed = consumed.prop_map(|(epoch, queue, group, credit)| {

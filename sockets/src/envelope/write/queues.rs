@@ -11,12 +11,15 @@ impl Writer<'_> {
         match op {
             Op::Send(op) => self.send(op)?,
             Op::Deliver(op) => self.deliver(op)?,
-            Op::Sent { id, message, fsync, queues } => {
+            Op::Sent { id, message, fsync, queues, near } => {
                 let durability = if *fsync { Durability::Fsync } else { Durability::Memory };
                 self.field("id", id.as_str());
                 self.ulid("message", Some(*message));
                 self.field("durability", durability.as_str());
                 self.number("queues", Some(u64::from(*queues)));
+                if *near {
+                    self.field("at", "near");
+                }
             }
             Op::Consume { id, queue, group, credit } => {
                 self.text("id", id.as_ref());

@@ -66,7 +66,7 @@ pub(super) fn requests() -> Vec<(&'static str, Request)> {
 pub(super) fn replies() -> Vec<(&'static str, Reply)> {
     let sent = |durability, queues| {
         let (id, message) = ("m1".into(), run());
-        Reply::Sent { id, message, durability, queues }
+        Reply::Sent { id, message, durability, queues, near: false }
     };
     let consumed = |group: Option<&str>| Reply::Consumed {
         id: Some("q1".into()),

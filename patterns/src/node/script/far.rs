@@ -1,0 +1,176 @@
+//! Other brokers in transcripts: a neighbour that speaks over its link, and stands among the peers
+//! under its own name.
+//!
+//! ```text
+//! b1 links cost=500
+//! b1 has f@1.0.0! eu
+//! b1 has no f@1.0.0 eu
+//! b1 load 3/4
+//! b1 refuses f busy too much to do
+//! b1 has queue jobs
+//! b1 wants orders.#
+//! b1 publishes orders.eu 1
+//! b1 took jobs
+//! b1 unlinks
+//! ```
+
+use smol_str::SmolStr;
+
+use super::{Peer, Stage, Words};
+use crate::base::{Code, PeerId, Refusal};
+use crate::federation::{self, Delta, Fact, Key, Life, LinkId, Message, Spread};
+use crate::node::Input;
+use crate::ops::Request;
+
+/// A neighbour at the other end of a link.
+#[derive(Debug)]
+pub(super) struct Neighbour {
+    life: Life,
+    link: LinkId,
+    version: u64,
+    events: u64,
+}
+
+impl Stage {
+    /// Plays what a neighbour does, if that is what the line says.
+    pub(super) fn play_neighbour(&mut self, name: &str, verb: &str, words: &mut Words<'_>) -> bool {
+        match verb {
+            "links" => {
+                let cost_us = words.option("cost").and_then(|text| text.parse().ok());
+                self.link(name, cost_us.unwrap_or(1_000));
+            }
+            "unlinks" => {
+                let at =
+                    self.neighbours.iter().position(|of| of.life.node == name).expect("a link");
+                let link = self.neighbours.remove(at).link;
+                self.input(Input::Link(federation::Input::Down { link }));
+            }
+            "has" => {
+                let (key, fact) = said(words);
+                self.says(name, vec![(key, fact)]);
+            }
+            "wants" => {
+                let gone = words.flag("no");
+                let key = Key::Interest(words.word().into());
+                self.says(name, vec![(key, (!gone).then_some(Fact::Interest))]);
+            }
+            "publishes" if self.neighbours.iter().any(|of| of.life.node == name) => {
+                self.spread(name, words);
+            }
+            "took" => {
+                let peer = self.peer(name);
+                let id = self.take(peer, words.word());
+                let peer = self.peers[peer].id;
+                self.input(Input::Request { peer, request: Request::Sent { id } });
+            }
+            "load" => {
+                let (in_flight, credit) = words.word().split_once('/').expect("in flight/credit");
+                let number = |text: &str| text.parse().expect("a number");
+                let (in_flight, credit) = (number(in_flight), number(credit));
+                self.says(name, vec![(Key::Load, Some(Fact::Load { in_flight, credit }))]);
+            }
+            "refuses" => {
+                let peer = self.peer(name);
+                let run = self.take(peer, words.word());
+                let code = Code::find(words.word()).expect("a code");
+                let error = Box::new(Refusal::new(code, words.rest.trim()));
+                let request = Request::Failed { run, error };
+                self.input(Input::Request { peer: self.peers[peer].id, request });
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn link(&mut self, name: &str, cost_us: u32) {
+        self.links += 1;
+        let life = Life { node: name.into(), epoch: self.links.into() };
+        let link = LinkId(self.links);
+        self.neighbours.push(Neighbour { life: life.clone(), link, version: 0, events: 0 });
+        self.input(Input::Link(federation::Input::Up { link, peer: life, cost_us }));
+        let about = Fact::About {
+            cluster: SmolStr::default(),
+            version: "0.1.0".into(),
+            door: SmolStr::default(),
+        };
+        let back = Key::Link("n1".into());
+        let facts = vec![(Key::About, Some(about)), (back, Some(Fact::Link { epoch: 7, cost_us }))];
+        self.says(name, facts);
+    }
+
+    fn spread(&mut self, name: &str, words: &mut Words<'_>) {
+        let who = self.neighbours.iter_mut().find(|of| of.life.node == name).expect("a link");
+        who.events += 1 + words.option("lost").map_or(0, |lost| lost.parse().expect("a number"));
+        let (link, from) = (who.link, who.life.clone());
+        let message = Message::Spread(Spread {
+            path: vec![from.node.clone()],
+            from,
+            to: vec![("n1".into(), who.events)],
+            topic: words.word().into(),
+            kind: 1,
+            payload: words.value().expect("a payload").bytes,
+            headers: None,
+            message: 1_000 + u128::from(who.events),
+        });
+        self.input(Input::Link(federation::Input::Heard { link, message }));
+    }
+
+    fn says(&mut self, name: &str, changes: Vec<(Key, Option<Fact>)>) {
+        let who = self.neighbours.iter_mut().find(|of| of.life.node == name).expect("a link");
+        let (from, link, life) = (who.version, who.link, who.life.clone());
+        who.version += changes.len() as u64;
+        let message = Message::Delta(Delta { life, from, to: who.version, changes });
+        self.input(Input::Link(federation::Input::Heard { link, message }));
+    }
+
+    /// Makes room for a broker among the peers.
+    pub(super) fn reached(&mut self, node: SmolStr) {
+        let known = self.peers.iter_mut().find(|peer| peer.name == node);
+        let id = match known {
+            Some(peer) => {
+                peer.id.generation += 1;
+                peer.id
+            }
+            None => {
+                let id = PeerId { slot: self.peers.len() as u32, generation: 0 };
+                self.peers.push(Peer { name: node.to_string(), id, runs: Vec::new() });
+                id
+            }
+        };
+        self.node.handle(self.now, Input::Joined { node, peer: id }, &mut self.out);
+    }
+
+    /// The peer that stood for a broker is gone.
+    pub(super) fn parted(&mut self, id: PeerId) {
+        for peer in self.peers.iter_mut().filter(|peer| peer.id == id) {
+            peer.runs.iter_mut().for_each(|run| run.2 = false);
+        }
+        self.node.handle(self.now, Input::Gone { peer: id, unsent: Vec::new() }, &mut self.out);
+    }
+}
+
+/// What a neighbour is told, as far as it is not about the catalogs.
+pub(super) fn told(all: &[Neighbour], link: LinkId, message: &Message) -> Option<String> {
+    let Message::Spread(spread) = message else { return None };
+    let who = all.iter().find(|of| of.link == link)?;
+    let payload = String::from_utf8_lossy(&spread.payload);
+    let to: Vec<_> = spread.to.iter().map(|(node, _)| node.as_str()).collect();
+    Some(format!("→ {} event {} {payload} for {}", who.life.node, spread.topic, to.join(", ")))
+}
+
+/// `f@1.0.0! loc loc` or `no f@1.0.0 loc`.
+fn said(words: &mut Words<'_>) -> (Key, Option<Fact>) {
+    let mut first = words.word().to_owned();
+    let gone = first == "no";
+    if gone {
+        first = words.word().to_owned();
+    }
+    if first == "queue" {
+        return (Key::Queue(words.word().into()), (!gone).then_some(Fact::Queue));
+    }
+    let idempotent = first.ends_with('!');
+    let (name, version) = first.trim_end_matches('!').split_once('@').expect("name@version");
+    let (name, version) = (name.into(), version.into());
+    let locs = words.rest.split_whitespace().map(SmolStr::new).collect();
+    (Key::Function { name, version, locs }, (!gone).then_some(Fact::Function { idempotent }))
+}

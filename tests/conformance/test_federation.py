@@ -1,0 +1,330 @@
+"""Brokers joined by links: what stock peers of one of them have of the others."""
+import signal
+import time
+
+import pytest
+
+from peers import Broker, Peer, Pub, Sub, Worker, free_port, until
+
+
+def named(name, *links, **options):
+    arguments = ["--node", name]
+    for link in links:
+        arguments += ["--link", link.door]
+    return Broker(*arguments, **options)
+
+
+def nodes(peer):
+    """The brokers that can be reached, with what is known of each."""
+    told = peer.call("mpreg.nodes")["result"]["nodes"]
+    return {node["node"]: node for node in told if node["state"] == "reached"}
+
+
+def knows(broker, *names):
+    with Peer(broker.door) as peer:
+        until(lambda: set(names) <= nodes(peer).keys())
+
+
+@pytest.fixture
+def line():
+    """Three in a line: a and c know each other through b alone."""
+    with named("c") as c, named("b", c) as b, named("a", b) as a:
+        knows(a, "b", "c")
+        knows(c, "a", "b")
+        yield a, b, c
+
+
+def has(peer, function):
+    return any(row["name"] == function for row in peer.call("mpreg.functions")["result"])
+
+
+def test_a_graph_sent_to_one_end_runs_at_the_other(line):
+    a, b, c = line
+    double = {"double": lambda run, _: run["args"][0] * 2}
+    with Worker(c.door, double, credit=10), Peer(a.door) as peer:
+        until(lambda: has(peer, "double"))
+        steps = [
+            {"name": "x", "fun": "double", "args": [4]},
+            {"name": "y", "fun": "double", "args": [{"$ref": "x"}]},
+        ]
+        reply = peer.ask({"op": "graph", "id": "g", "steps": steps})
+        assert reply["results"] == {"y": 16}, reply
+        told = peer.call("mpreg.route.explain", kwargs={"node": "c"})["result"]
+        assert told["path"] == ["a", "b", "c"] and told["state"] == "reached", told
+
+
+def test_values_and_attachments_cross_unchanged(line):
+    a, _, c = line
+
+    def echo(run, frames):
+        return (run["args"][0], *frames)
+
+    with Worker(c.door, {"echo": echo}), Peer(a.door) as peer:
+        until(lambda: has(peer, "echo"))
+        for value in (2**70, 0.1 + 0.2, 1e308, {"b": 1, "a": [None]}, "x" * 1_000_000):
+            assert peer.call("echo", value)["result"] == value
+        call = {"op": "call", "id": "f", "fun": "echo", "args": [{"$frame": 1}]}
+        peer.send(call, b"\x00\xff" * 100_000)
+        reply, frames = peer.recv()
+        assert reply["result"] == {"$frame": 1} and frames == [b"\x00\xff" * 100_000]
+
+
+def test_the_error_of_a_worker_far_away_is_its_own(line):
+    a, _, c = line
+
+    def fail(run, _):
+        raise ValueError("no such row")
+
+    with Worker(c.door, {"fail": fail}), Peer(a.door) as peer:
+        until(lambda: has(peer, "fail"))
+        error = peer.call("fail")["error"]
+        assert (error["code"], error["message"]) == ("failed", "no such row"), error
+        assert error["culprit"] == "worker"
+
+
+def test_a_new_function_is_callable_within_200_ms_of_its_offer(line):
+    a, _, c = line
+    with Peer(a.door) as peer:
+        slowest = 0.0
+        for number in range(10):
+            name = f"new.{number}"
+            assert peer.call(name)["error"]["code"] == "unknown_function"
+            with Worker(c.door, {name: lambda run, _: 1}):
+                offered = time.monotonic()
+                while "error" in (reply := peer.call(name)):
+                    assert reply["error"]["code"] == "unknown_function", reply
+                slowest = max(slowest, time.monotonic() - offered)
+            until(lambda: not has(peer, name))
+        assert slowest < 0.2, slowest
+
+
+def test_workers_here_come_first(line):
+    a, _, c = line
+    with Worker(c.door, {"where": lambda run, _: "c"}), Peer(a.door) as peer:
+        until(lambda: has(peer, "where"))
+        assert peer.call("where")["result"] == "c"
+        with Worker(a.door, {"where": lambda run, _: "a"}):
+            assert {peer.call("where")["result"] for _ in range(50)} == {"a"}
+        until(lambda: not peer.call("mpreg.workers")["result"])
+        assert peer.call("where")["result"] == "c"
+
+
+def test_a_sub_at_one_end_hears_what_a_pub_says_at_the_other(line):
+    a, b, c = line
+    with Sub(a, "orders.*.created") as sub, Sub(a, "orders.#") as all_of_them, Pub(c) as pub:
+        with Peer(c.door) as peer:
+            until(lambda: nodes(peer)["a"]["patterns"] >= 2)
+        for number in range(1_000):
+            pub.send(f"orders.{number}.created" if number % 2 else "orders.other", b"%d" % number)
+            pub.send("invoices.new", b"nobody wants it")
+        for number in range(1, 1_000, 2):
+            assert sub.recv()[2] == b"%d" % number
+        assert [all_of_them.recv()[2] for _ in range(1_000)] == [b"%d" % n for n in range(1_000)]
+        assert not sub.socket.poll(50)
+
+
+def test_an_event_crosses_a_link_once_for_a_hundred_subscribers(line):
+    a, b, c = line
+    with Pub(c) as pub, Peer(c.door) as peer:
+        subs = [Sub(a, "many") for _ in range(100)]
+        until(lambda: nodes(peer)["a"]["patterns"] >= 1)
+
+        def sent():
+            """What has crossed the link, as of the last second."""
+            links = peer.call("mpreg.link.list")["result"]
+            return links[0].get("messages_out", 0) if links else 0
+
+        before = until(sent)
+        for number in range(200):
+            pub.send("many", b"%d" % number)
+        for sub in subs:
+            assert [sub.recv()[2] for _ in range(200)] == [b"%d" % n for n in range(200)]
+        until(lambda: sent() - before >= 200)
+        assert sent() - before < 250
+        for sub in subs:
+            sub.__exit__()
+
+
+def declare(broker, queue):
+    with Peer(broker.door) as peer:
+        assert peer.call("mpreg.queue.declare", kwargs={"name": queue})["op"] == "result"
+
+
+def take(peer, count, seconds=20):
+    """So many payloads, each acked."""
+    found = []
+    end = time.monotonic() + seconds
+    while len(found) < count:
+        message, _ = peer.recv(max(end - time.monotonic(), 0))
+        if message["op"] == "deliver":
+            found.append(message["payload"])
+            peer.send({"op": "ack", "ids": [message["id"]]})
+    return found
+
+
+def keeps(peer, node):
+    return until(lambda: nodes(peer).get(node, {}).get("queues"))
+
+
+def test_what_is_sent_at_one_end_is_taken_at_the_other_though_the_middle_is_killed(line):
+    a, b, c = line
+    declare(c, "jobs")
+    with Peer(a.door) as sender, Peer(c.door) as taker:
+        keeps(sender, "c")
+        taker.send({"op": "consume", "queue": "jobs", "credit": 100})
+        for number in range(300):
+            if number == 100:
+                b.process.kill()
+                b.process.wait()
+            message = {"op": "send", "id": f"m{number}", "queue": "jobs", "payload": number}
+            sent = sender.ask(message)
+            assert (sent["op"], sent["durability"], sent["at"]) == ("sent", "fsync", "near"), sent
+        with named("b", c, a, data=b.data):
+            found = set()
+            while len(found) < 300:
+                found.update(take(taker, 1))
+            assert found == set(range(300))
+
+
+def test_queues_of_another_broker_are_taken_where_they_are(line):
+    a, _, c = line
+    declare(c, "there")
+    with Peer(a.door) as peer:
+        keeps(peer, "c")
+        for ask in (
+            {"op": "consume", "id": "k", "queue": "there"},
+            {"op": "call", "id": "k", "fun": "mpreg.queue.next", "kwargs": {"name": "there"}},
+        ):
+            error = peer.ask(ask)["error"]
+            assert error["code"] == "not_supported" and "broker c" in error["message"], error
+
+
+def test_what_is_kept_for_another_broker_survives_a_kill_of_its_own():
+    with named("c") as c:
+        declare(c, "jobs")
+        a = named("a", c)
+        try:
+            with Peer(a.door) as sender:
+                keeps(sender, "c")
+                c.process.send_signal(signal.SIGSTOP)
+                for number in range(100):
+                    message = {"op": "send", "id": f"m{number}", "queue": "jobs"}
+                    assert sender.ask({**message, "payload": number})["at"] == "near"
+            a.kill()
+            c.process.send_signal(signal.SIGCONT)
+            again = named("a", c, data=a.data)
+            try:
+                with Peer(c.door) as taker:
+                    taker.send({"op": "consume", "queue": "jobs", "credit": 100})
+                    found = set()
+                    while len(found) < 100:
+                        found.update(take(taker, 1))
+            finally:
+                again.kill()
+        finally:
+            a.__exit__()
+
+
+def test_killing_the_broker_of_half_of_the_workers_moves_its_calls_at_once():
+    """Idempotent calls in hand there go to the other half; nobody waits for a second."""
+    def slowly(run, _):
+        time.sleep(0.01)
+        return run["args"][0]
+
+    offer = {"functions": [{"name": "work", "idempotent": True}], "credit": 20}
+
+    class Half(Worker):
+        def __init__(self, door):
+            super().__init__(door, {"work": slowly}, credit=20)
+            self.peer.send({"op": "offer", **offer})
+
+    with named("a") as a, named("b", a) as b, named("c", a) as c:
+        knows(a, "b", "c")
+        with Peer(a.door) as peer:
+            workers = [Half(broker.door) for broker in (b, b, c, c)]
+            for worker in workers:
+                worker.__enter__()
+
+            def both():
+                rows = peer.call("mpreg.functions")["result"]
+                return sum(row["name"] == "work" and row["idempotent"] for row in rows) == 2
+
+            until(both)
+            began, slowest = {}, 0.0
+            for number in range(400):
+                if number == 200:
+                    b.kill()
+                began[f"w{number}"] = time.monotonic()
+                peer.send({"op": "call", "id": f"w{number}", "fun": "work", "args": [number]})
+                time.sleep(0.002)
+            for _ in range(400):
+                reply = peer.reply()
+                slowest = max(slowest, time.monotonic() - began[reply["id"]])
+                assert reply["op"] == "result", reply
+            print(f"slowest {slowest:.2f} s")
+            for worker in workers:
+                worker.stop = True
+
+
+def test_a_restarted_neighbour_is_linked_again_within_2_seconds():
+    port = free_port()
+    with named("a", port=port) as a, named("b", a) as b:
+        knows(b, "a")
+        a.process.kill()
+        a.process.wait()
+        with named("a", port=port) as again, Peer(b.door) as peer:
+            began = time.monotonic()
+            until(lambda: "a" in nodes(peer))
+            assert time.monotonic() - began < 2.0
+            with Worker(again.door, {"f": lambda run, _: 5}):
+                until(lambda: has(peer, "f"))
+                assert peer.call("f")["result"] == 5
+
+
+def test_two_that_dial_each_other_have_one_link():
+    port = free_port()
+    with named("b", port=port) as b:
+        with named("a", b) as a, Peer(b.door) as peer, Peer(a.door) as other:
+            assert peer.call("mpreg.link.add", kwargs={"address": a.door})["op"] == "result"
+            knows(a, "b")
+            knows(b, "a")
+            for asker in (peer, other):
+                def links():
+                    return asker.call("mpreg.link.list")["result"]
+
+                until(lambda: [link["state"] for link in links()] == ["up"])
+
+
+def test_links_come_and_go_while_it_runs():
+    with named("b") as b, named("a") as a, Peer(a.door) as peer:
+        wrong = peer.call("mpreg.link.add", kwargs={"address": "nowhere"})
+        assert wrong["error"]["code"] == "bad_args"
+        peer.call("mpreg.link.add", kwargs={"address": b.door, "price_us": 70_000})
+        until(lambda: nodes(peer).get("b", {}).get("cost_us", 0) >= 70_000)
+        peer.call("mpreg.link.remove", kwargs={"address": b.door})
+        until(lambda: "b" not in nodes(peer))
+        error = peer.call("mpreg.route.explain", kwargs={"node": "x"})["error"]
+        assert error["code"] == "unknown_node"
+
+
+def test_the_bridge_is_for_brokers():
+    with named("a") as a, Peer(a.banner["endpoints"]["bridge"]) as peer:
+        error = peer.ask({"op": "call", "id": "c", "fun": "f"})["error"]
+        assert error["code"] == "wrong_endpoint" and a.door in error["message"]
+        peer.send(b"\xff\x00nonsense")
+        assert peer.reply()["error"]["code"] == "wrong_endpoint"
+        # It goes on.
+        with named("b", a) as b:
+            knows(b, "a")
+
+
+def test_two_brokers_of_one_name_are_told_so():
+    with named("a") as a, named("b", a) as b, named("b", a) as twin:
+        knows(b, "a")
+        with Peer(twin.door) as peer:
+            def refused():
+                links = peer.call("mpreg.link.list")["result"]
+                return links and links[0].get("error", {}).get("code") == "node_taken"
+
+            until(refused)
+        knows(b, "a")

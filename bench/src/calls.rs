@@ -20,7 +20,13 @@ fn ask(node: &mut Node, peer: PeerId, request: Request, out: &mut Out<Output>) {
 /// Lets a worker answer so many calls, one after the other.
 pub(crate) fn run(count: u64) -> Outcome<()> {
     let endpoints = serde_json::json!({});
-    let about = About { node: "n".into(), version: "0.1.0".into(), epoch: 1, endpoints };
+    let about = About {
+        node: "n".into(),
+        version: "0.1.0".into(),
+        epoch: 1,
+        endpoints,
+        cluster: "".into(),
+    };
     let (mut node, mut out) =
         (Node::new(about, Limits::default(), &Rules::default(), 1), Out::new());
     let functions = vec![Function { name: "echo".into(), ..Function::default() }];

@@ -63,6 +63,8 @@ enum Command {
         mut_arg("size", |arg| arg.hide(true))
     )]
     Queue(workloads::queue::Options),
+    /// Echo calls through one broker, and through two with a link between them.
+    Federation(Options),
     /// The pattern index: memory, matches and pauses with millions of patterns.
     Patterns(workloads::patterns::Options),
     /// The rules alone with so many calls, for scripts/instructions.
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
         Command::Graph(options) => workloads::graph::run(&options).map(Some),
         Command::Pubsub(options) => workloads::pubsub::run(&options).map(Some),
         Command::Queue(options) => workloads::queue::run(&options).map(Some),
+        Command::Federation(options) => workloads::federation::run(&options).map(Some),
         Command::Patterns(options) => workloads::patterns::run(&options).map(Some),
         Command::Calls { count } => calls::run(count).map(|()| None),
         Command::Role { role } => role::play(&role).map(|()| None),

@@ -19,6 +19,8 @@ pub(crate) enum Role {
     /// What is measured, or what it is measured against: the process in the middle. The broker
     /// may keep things in the folder `data`.
     Hub { kind: HubKind, data: PathBuf },
+    /// A broker that is linked to another one, whose door is at `to`.
+    Far { to: String, data: PathBuf },
     /// Answers calls with their argument.
     Worker { kind: PeerKind, at: String, credit: u32 },
     /// Calls, measures, and says what it saw.
@@ -53,6 +55,8 @@ pub(crate) enum HubKind {
     WebsocketFanOut,
     /// mpreg.
     Broker,
+    /// Two brokers with a link between them: clients at the one, workers at the other.
+    OneHop,
 }
 
 /// How clients and workers speak.
@@ -108,7 +112,8 @@ pub(crate) fn play(role: &str) -> Outcome<()> {
         Role::Hub { kind: HubKind::ZmqEvents, .. } => baseline::proxy::events_hub(),
         Role::Hub { kind: HubKind::WebsocketRelay, .. } => baseline::relay::hub(),
         Role::Hub { kind: HubKind::WebsocketFanOut, .. } => baseline::fan_out::hub(),
-        Role::Hub { kind: HubKind::Broker, data } => broker::hub(data),
+        Role::Hub { kind: HubKind::Broker | HubKind::OneHop, data } => broker::hub(data, None),
+        Role::Far { to, data } => broker::hub(data, Some(to)),
         Role::Worker { kind, at, credit } => match kind {
             PeerKind::Frame => baseline::proxy::worker(&at),
             PeerKind::Websocket => baseline::websocket::worker(&at),

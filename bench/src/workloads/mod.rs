@@ -1,5 +1,6 @@
 //! What is measured, and in which order.
 
+pub(crate) mod federation;
 pub(crate) mod graph;
 pub(crate) mod patterns;
 pub(crate) mod pubsub;

@@ -18,7 +18,7 @@ use crate::statistics::{median, median_ratio, range};
 use crate::tally::Measure;
 
 /// Rounds with one call in flight: latencies differ more from round to round than rates do.
-const SINGLE_ROUNDS: u32 = 9;
+pub(super) const SINGLE_ROUNDS: u32 = 9;
 
 /// Who takes part, baselines first.
 const CONTENDERS: [Contender; 4] = [
@@ -28,36 +28,39 @@ const CONTENDERS: [Contender; 4] = [
     Contender { name: "mpreg_json", hub: HubKind::Broker, peers: PeerKind::Json },
 ];
 
+/// What the others are compared with.
+const BASELINES: [&str; 2] = ["zmq_proxy", "websocket"];
+
 /// A process in the middle, and how its peers speak.
 #[derive(Clone, Copy)]
-struct Contender {
-    name: &'static str,
-    hub: HubKind,
-    peers: PeerKind,
+pub(super) struct Contender {
+    pub(super) name: &'static str,
+    pub(super) hub: HubKind,
+    pub(super) peers: PeerKind,
 }
 
 /// One contender's rounds and their medians.
 #[derive(Debug, Serialize)]
-struct Standing {
-    name: &'static str,
-    round_trips_s: f64,
+pub(super) struct Standing {
+    pub(super) name: &'static str,
+    pub(super) round_trips_s: f64,
     round_trips_s_range: (f64, f64),
-    p50_us: f64,
-    p99_us: f64,
+    pub(super) p50_us: f64,
+    pub(super) p99_us: f64,
     p999_us: f64,
     /// Core time a round trip.
-    hub_ns: f64,
+    pub(super) hub_ns: f64,
     worker_ns: f64,
     client_ns: f64,
     hub_mib: f64,
     /// Sent and never answered, over all rounds.
-    lost: u64,
+    pub(super) lost: u64,
     /// Answered with something else than the result, over all rounds.
-    failed: u64,
+    pub(super) failed: u64,
     /// Rate, relative to each baseline.
-    rate_to: BTreeMap<&'static str, f64>,
+    pub(super) rate_to: BTreeMap<&'static str, f64>,
     /// Median latency, relative to each baseline.
-    p50_to: BTreeMap<&'static str, f64>,
+    pub(super) p50_to: BTreeMap<&'static str, f64>,
     rounds: Vec<Measure>,
 }
 
@@ -81,8 +84,10 @@ pub(crate) fn run(options: &Options) -> Outcome<String> {
     if contenders.is_empty() {
         return Err(options.nobody(CONTENDERS.map(|contender| contender.name)));
     }
-    let saturated = contest(&contenders, options.saturated(), options.rounds)?;
-    let single = contest(&contenders, options.single(), SINGLE_ROUNDS.max(options.rounds))?;
+    let saturated = (options.saturated(), options.rounds);
+    let saturated = contest(&contenders, &BASELINES, saturated)?;
+    let single = (options.single(), SINGLE_ROUNDS.max(options.rounds));
+    let single = contest(&contenders, &BASELINES, single)?;
     let goals = goals(&saturated, &single);
     let load_after = machine::load();
     let options = options.clone();
@@ -93,7 +98,11 @@ pub(crate) fn run(options: &Options) -> Outcome<String> {
 }
 
 /// All rounds of one load.
-fn contest(contenders: &[Contender], load: Load, rounds: u32) -> Outcome<Vec<Standing>> {
+pub(super) fn contest(
+    contenders: &[Contender],
+    baselines: &[&str],
+    (load, rounds): (Load, u32),
+) -> Outcome<Vec<Standing>> {
     let mut seen: Vec<Vec<Measure>> = vec![Vec::new(); contenders.len()];
     for round in 1..=rounds {
         for (contender, seen) in contenders.iter().zip(&mut seen) {
@@ -110,7 +119,7 @@ fn contest(contenders: &[Contender], load: Load, rounds: u32) -> Outcome<Vec<Sta
     let mut standings: Vec<Standing> =
         contenders.iter().zip(seen).map(|(c, rounds)| Standing::new(c.name, rounds)).collect();
     for (index, contender) in contenders.iter().enumerate() {
-        if contender.hub != HubKind::Broker {
+        if baselines.contains(&contender.name) {
             compare(&mut standings, index);
         }
     }

@@ -8,6 +8,7 @@ use std::{env, fs, process};
 use serde::de::DeserializeOwned;
 
 use crate::Outcome;
+use crate::peers::rust;
 use crate::process::Process;
 use crate::role::{HubKind, PeerKind, Place, Ready, Role};
 use crate::tally::Watch;
@@ -19,6 +20,8 @@ pub(super) const START: Duration = Duration::from_secs(15);
 /// that it does not complain about the hub; the folder goes when nobody uses it any more.
 pub(crate) struct Stage {
     worker: Process,
+    /// The broker beyond the hub, if there is one.
+    _far: Option<(Process, Folder)>,
     hub: Process,
     place: Place,
     _data: Folder,
@@ -26,14 +29,27 @@ pub(crate) struct Stage {
 
 impl Stage {
     /// Starts the hub, then the worker.
-    pub(crate) fn set(hub: HubKind, peers: PeerKind, credit: u32) -> Outcome<Self> {
+    pub(crate) fn set(kind: HubKind, peers: PeerKind, credit: u32) -> Outcome<Self> {
         let data = Folder::new();
-        let hub = Process::start(&Role::Hub { kind: hub, data: data.0.clone() })?;
-        let place: Place = hub.hear(START)?;
+        let hub = Process::start(&Role::Hub { kind, data: data.0.clone() })?;
+        let mut place: Place = hub.hear(START)?;
+        let mut far = None;
+        if kind == HubKind::OneHop {
+            let folder = Folder::within(&data.0);
+            let to = place.clients.clone();
+            let process = Process::start(&Role::Far { to, data: folder.0.clone() })?;
+            let beyond: Place = process.hear(START)?;
+            place.workers = beyond.workers;
+            far = Some((process, folder));
+        }
         let at = place.workers.clone();
         let worker = Process::start(&Role::Worker { kind: peers, at, credit })?;
         let Ready {} = worker.hear(START)?;
-        Ok(Self { worker, hub, place, _data: data })
+        if far.is_some() {
+            // What is offered there is known here in a moment.
+            rust::block_on(async { rust::connect(&place.clients).await.map(drop) })?;
+        }
+        Ok(Self { worker, _far: far, hub, place, _data: data })
     }
 
     /// Where clients connect.

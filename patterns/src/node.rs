@@ -168,7 +168,7 @@ impl Node {
                 self.queue(now, queue::Input::Flows { peer });
             }
             Input::Link(news) => self.link(now, news),
-            Input::Joined { node, peer } => self.joined(now, &node, peer),
+            Input::Joined { node, peer } => self.joined(now, &node, peer, out),
             Input::Carry { peer, envelope } => self.carry(now, peer, envelope),
             Input::Drain => self.drain(now, out),
             Input::End => {

@@ -6,7 +6,7 @@ mod tests;
 use serde_json::{Value as Json, json};
 use smol_str::{SmolStr, format_smolstr};
 
-use super::{LinkTask, Node, Output, error_reply, send};
+use super::{Envelope, LinkTask, Node, Output, error_reply, send};
 use crate::base::{Code, Map, Out, PeerId, Refusal, RunId, Time};
 use crate::builtins::FederationAsk;
 use crate::federation::{Fact, Input, Key, Output as Told};
@@ -38,6 +38,8 @@ struct Other {
     peer: Option<PeerId>,
     /// What it said before.
     said: Vec<Change>,
+    /// What came from it before.
+    early: Vec<Envelope>,
 }
 
 impl Beyond {
@@ -74,15 +76,27 @@ impl Node {
     }
 
     /// The driver has made room for a broker among the peers.
-    pub(super) fn joined(&mut self, now: Time, node: &SmolStr, peer: PeerId) {
-        let Some(other) = self.beyond.by_node.get_mut(node) else { return };
+    pub(super) fn joined(
+        &mut self,
+        now: Time,
+        node: &SmolStr,
+        peer: PeerId,
+        out: &mut Out<Output>,
+    ) {
+        // Meanwhile it may be lost, or lost and found again.
+        let other = self.beyond.by_node.get_mut(node).filter(|other| other.peer.is_none());
+        let Some(other) = other else { return out.push(Output::Parted { peer }) };
         other.peer = Some(peer);
-        let (cost_us, said) = (other.cost_us, std::mem::take(&mut other.said));
+        let (said, early) = (std::mem::take(&mut other.said), std::mem::take(&mut other.early));
+        let cost_us = other.cost_us;
         self.beyond.by_slot.insert(peer.slot, (peer, node.clone()));
         self.news(now, peer, News::Reached { node: node.clone(), cost_us });
         self.says(now, peer, said);
         for queue in self.queues.leading_to(node) {
             self.take_over(now, peer, queue);
+        }
+        for envelope in early {
+            out.push(Output::Received { peer, envelope });
         }
     }
 
@@ -153,9 +167,9 @@ impl Node {
     }
 
     /// Sends an envelope to the broker a peer stands for.
-    pub(super) fn carry(&mut self, now: Time, peer: PeerId, envelope: super::Envelope) {
+    pub(super) fn carry(&mut self, now: Time, peer: PeerId, envelope: Envelope) {
         let Some(to) = self.beyond.node(peer).cloned() else { return };
-        let super::Envelope { body, frames } = envelope;
+        let Envelope { body, frames } = envelope;
         self.federate(now, Input::Send { to, body, frames });
     }
 
@@ -201,8 +215,8 @@ impl Node {
         match output {
             Told::Tell { link, message } => out.push(Output::Tell { link, message }),
             Told::Reached { life } => {
-                let (cost_us, peer, said) = Default::default();
-                let other = Other { cost_us, peer, said };
+                let (cost_us, peer, said, early) = Default::default();
+                let other = Other { cost_us, peer, said, early };
                 self.beyond.by_node.insert(life.node.clone(), other);
                 self.tell_federation(now, &life.node, "reached");
                 out.push(Output::Reached { node: life.node });
@@ -238,10 +252,11 @@ impl Node {
                 self.topic(now, topics::Input::Publish { by, event });
             }
             Told::Received { from, body, frames } => {
-                let other = self.beyond.by_node.get(&from.node);
-                if let Some(peer) = other.and_then(|other| other.peer) {
-                    let envelope = super::Envelope { body, frames };
-                    out.push(Output::Received { peer, envelope });
+                let Some(other) = self.beyond.by_node.get_mut(&from.node) else { return };
+                let envelope = Envelope { body, frames };
+                match other.peer {
+                    Some(peer) => out.push(Output::Received { peer, envelope }),
+                    None => other.early.push(envelope),
                 }
             }
         }

@@ -2,7 +2,10 @@
 
 use rstest::rstest;
 
+use crate::base::{Limits, Out, PeerId, Time};
+use crate::federation::{Delta, Fact, Input as Link, Key, Life, LinkId, Message};
 use crate::node::script::check;
+use crate::node::{About, Input, Node, Output, Rules};
 
 #[rstest]
 #[case::what_is_wanted_there(
@@ -147,4 +150,49 @@ fn topics(#[case] script: &str) {
 )]
 fn queues(#[case] script: &str) {
     check(script);
+}
+
+const NOW: Time = Time { mono_ns: 1_000, wall_ms: 1_700_000_000_000 };
+
+/// Plays an input; which outputs ask the driver for something.
+fn play(node: &mut Node, input: Input) -> Vec<String> {
+    let mut out = Out::new();
+    node.handle(NOW, input, &mut out);
+    let told = out.drain().filter(|output| !matches!(output, Output::Tell { .. }));
+    told.map(|output| format!("{output:?}")).collect()
+}
+
+/// Whoever is lost before there is room for it among the peers gets none, and whoever is lost and
+/// found again gets it once.
+#[test]
+fn room_that_comes_too_late() {
+    let (endpoints, cluster) = (serde_json::json!({}), "main".into());
+    let about = About { node: "n1".into(), version: "1".into(), epoch: 7, endpoints, cluster };
+    let mut node = Node::new(about, Limits::default(), &Rules::default(), 1);
+    let life = Life { node: "b1".into(), epoch: 1 };
+    let mut up = |node: &mut Node, serial: u32| {
+        let (link, cost_us) = (LinkId(serial), 1);
+        play(node, Input::Link(Link::Up { link, peer: life.clone(), cost_us }));
+        let (cluster, version, door) = Default::default();
+        let about = (Key::About, Some(Fact::About { cluster, version, door }));
+        let back = (Key::Link("n1".into()), Some(Fact::Link { epoch: 7, cost_us }));
+        let changes = vec![about, back];
+        let message = Message::Delta(Delta { life: life.clone(), from: 0, to: 2, changes });
+        play(node, Input::Link(Link::Heard { link, message }))
+    };
+    let peer = |slot| PeerId { slot, generation: 1 };
+    let join =
+        |node: &mut Node, slot| play(node, Input::Joined { node: "b1".into(), peer: peer(slot) });
+    let down =
+        |node: &mut Node, serial| play(node, Input::Link(Link::Down { link: LinkId(serial) }));
+    assert_eq!(up(&mut node, 1), [r#"Reached { node: "b1" }"#]);
+    assert!(down(&mut node, 1).is_empty());
+    assert_eq!(join(&mut node, 1), [format!("{:?}", Output::Parted { peer: peer(1) })]);
+    // It is known from before, so that the link alone makes it reachable.
+    up(&mut node, 2);
+    down(&mut node, 2);
+    up(&mut node, 3);
+    assert!(join(&mut node, 2).is_empty());
+    assert_eq!(join(&mut node, 3), [format!("{:?}", Output::Parted { peer: peer(3) })]);
+    assert_eq!(down(&mut node, 3), [format!("{:?}", Output::Parted { peer: peer(2) })]);
 }

@@ -67,6 +67,7 @@ impl Node {
             self.federate(now, Input::Own { key: Key::About, fact });
             self.topic(now, topics::Input::Share);
             self.queue(now, queues::Input::Share);
+            self.rpc.handle(now, rpc::Input::Share, &mut self.rpc_out);
         }
         self.federate(now, news);
     }

@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use semver::Version;
 use smol_str::SmolStr;
@@ -17,6 +17,8 @@ use crate::base::{Code, Culprit, Out, PeerId, Refusal, Time};
 const FAR_WINDOW: u32 = 4_096;
 /// So often a call is turned down by brokers that were thought to run it before its caller hears.
 pub(super) const TURNED_DOWN: u32 = 8;
+/// Functions of which other brokers are told in one tick.
+const SHARED_PER_TICK: usize = 256;
 
 /// A function as brokers tell each other of it: what all workers with the same locs have in common.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +29,31 @@ pub struct Shared {
     pub version: SmolStr,
     /// The data that is where it is: sorted, without repeats.
     pub locs: Vec<SmolStr>,
+}
+
+/// What other brokers hear of this broker's own workers.
+#[derive(Debug, Default)]
+pub(super) struct Sharing {
+    /// Whether there are any that could hear.
+    begun: bool,
+    /// Names of which they may not have heard all.
+    changed: BTreeSet<SmolStr>,
+    /// What they were told of each function.
+    told: BTreeMap<SmolStr, BTreeMap<Shared, bool>>,
+}
+
+impl Sharing {
+    /// A function may be run by other workers than before.
+    pub(super) fn changed(&mut self, name: &str) {
+        if self.begun {
+            self.changed.insert(name.into());
+        }
+    }
+
+    /// Whether something is still to be told.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.changed.is_empty()
+    }
 }
 
 /// What is known of another broker.
@@ -145,42 +172,53 @@ impl Rpc {
             && self.workers.of(peer).is_some_and(|worker| worker.far.is_some())
     }
 
-    /// Tells what of a function this broker's own workers run, as far as that has changed.
-    pub(super) fn share(&mut self, name: &str, out: &mut Out<Output>) {
-        if self.draining {
-            return;
+    /// Other brokers are to hear what this broker's own workers run, from now on.
+    pub(super) fn share(&mut self) {
+        if !self.shared.begun {
+            self.shared.begun = true;
+            self.shared.changed.extend(self.registry.functions().map(|(name, _)| name.clone()));
         }
+    }
+
+    /// Tells a few of the functions that have changed: an offer may hold thousands.
+    pub(super) fn share_some(&mut self, out: &mut Out<Output>) {
+        for _ in 0..SHARED_PER_TICK {
+            let Some(name) = self.shared.changed.pop_first() else { break };
+            self.share_one(name, out);
+        }
+    }
+
+    /// Tells what of a function this broker's own workers run, as far as that has changed.
+    fn share_one(&mut self, name: SmolStr, out: &mut Out<Output>) {
         let mut here: BTreeMap<Shared, bool> = BTreeMap::new();
-        let offered = self.registry.offered(name).iter();
+        let offered = self.registry.offered(&name).iter();
         for offered in offered.filter(|offered| offered.is_here()) {
             let Some(worker) = self.workers.get(offered.worker) else { continue };
             let mut locs = offered.locs(worker).to_vec();
             locs.sort_unstable();
             locs.dedup();
             let version = smol_str::format_smolstr!("{}", offered.version);
-            let shared = Shared { name: name.into(), version, locs };
+            let shared = Shared { name: name.clone(), version, locs };
             *here.entry(shared).or_insert(true) &= offered.idempotent;
         }
         let before = match here.is_empty() {
-            true => self.shared.remove(name).unwrap_or_default(),
-            false => self.shared.insert(name.into(), here.clone()).unwrap_or_default(),
+            true => self.shared.told.remove(&name).unwrap_or_default(),
+            false => self.shared.told.insert(name, here.clone()).unwrap_or_default(),
         };
-        for (function, &idempotent) in &here {
-            if before.get(function) != Some(&idempotent) {
-                let function = function.clone();
+        for function in before.keys().filter(|function| !here.contains_key(*function)) {
+            out.push(Output::Shared { function: function.clone(), idempotent: None });
+        }
+        for (function, idempotent) in here {
+            if before.get(&function) != Some(&idempotent) {
                 out.push(Output::Shared { function, idempotent: Some(idempotent) });
             }
-        }
-        for (function, _) in before.into_iter().filter(|(function, _)| !here.contains_key(function))
-        {
-            out.push(Output::Shared { function, idempotent: None });
         }
     }
 
     /// Other brokers are to send nothing more.
     pub(super) fn share_nothing(&mut self, out: &mut Out<Output>) {
-        let mut shared: Vec<Shared> =
-            self.shared.drain().flat_map(|(_, functions)| functions.into_keys()).collect();
+        let told = std::mem::take(&mut self.shared).told;
+        let mut shared: Vec<Shared> = told.into_values().flat_map(BTreeMap::into_keys).collect();
         shared.sort_unstable();
         for function in shared {
             out.push(Output::Shared { function, idempotent: None });

@@ -14,16 +14,13 @@ mod registry;
 mod tests;
 mod workers;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use slab::Slab;
 use smol_str::SmolStr;
 
 pub use crate::base::Origin;
-use crate::base::{
-    CallId, Deadlines, Ids, Limits, Map, Out, PeerId, Refusal, Rng, RunId, Time, seeded,
-};
+use crate::base::{CallId, Deadlines, Ids, Limits, Out, PeerId, Refusal, Rng, RunId, Time};
 use crate::ops::{Call, Offer, Run};
 use crate::values::Body;
 pub use describe::Placement;
@@ -93,6 +90,8 @@ pub enum Input {
         /// What.
         news: News,
     },
+    /// Other brokers are to hear of the functions that are offered.
+    Share,
     /// A connection has sent something, so it may be reading again.
     Spoke {
         /// Whose.
@@ -234,8 +233,7 @@ pub struct Rpc {
     draining: bool,
     /// Takes the place of a call that nobody waits for, so that its arguments can go.
     nothing: Arc<Call>,
-    /// What other brokers were told of each function.
-    shared: Map<SmolStr, BTreeMap<Shared, bool>>,
+    shared: far::Sharing,
 }
 
 impl Rpc {
@@ -254,7 +252,7 @@ impl Rpc {
             counters: Counters::default(),
             draining: false,
             nothing: Arc::default(),
-            shared: Map::with_hasher(seeded(seed)),
+            shared: far::Sharing::default(),
         }
     }
 
@@ -277,6 +275,7 @@ impl Rpc {
                     self.pump(now, peer.slot, out);
                 }
             }
+            Input::Share => self.share(),
             Input::Drain => {
                 self.draining = true;
                 self.share_nothing(out);
@@ -285,16 +284,20 @@ impl Rpc {
         }
     }
 
-    /// Ends the calls whose deadline has passed.
+    /// Ends the calls whose deadline has passed, and goes on telling of functions.
     pub fn tick(&mut self, now: Time, out: &mut Out<Output>) {
+        self.share_some(out);
         while let Some(call) = self.deadlines.due(now.mono_ns) {
             self.expire(call, out);
         }
     }
 
-    /// When `tick` next has work, in monotonic nanoseconds.
+    /// When `tick` next has work, in monotonic nanoseconds; 0 when there is work now.
     #[must_use]
     pub fn wake_at(&self) -> Option<u64> {
+        if self.shared.is_behind() {
+            return Some(0);
+        }
         self.deadlines.next_ns()
     }
 

@@ -123,7 +123,7 @@ impl Rpc {
         now: Time,
         out: &mut Out<Output>,
     ) {
-        self.share(name, out);
+        self.shared.changed(name);
         for demand in self.registry.refresh(name, &self.workers) {
             if !self.registry.demand(demand).has_waiting() {
                 continue;

@@ -1,4 +1,5 @@
 """Brokers joined by links: what stock peers of one of them have of the others."""
+import os
 import signal
 import time
 
@@ -328,3 +329,92 @@ def test_two_brokers_of_one_name_are_told_so():
 
             until(refused)
         knows(b, "a")
+
+
+def test_a_partition_under_load_heals():
+    """The broker in the middle stands still. Sends go on and lose nothing, topics tell their gap,
+    and links are back soon after."""
+    still_s = 60 if os.environ.get("MPREG_LONG") else 6
+    with named("c") as c, named("b", c) as b, named("a", b) as a:
+        knows(a, "b", "c")
+        knows(c, "a", "b")
+        declare(c, "jobs")
+        sent, heard = [], []
+        with Peer(a.door) as sender, Peer(c.door) as taker, Peer(a.door) as ear, Pub(c) as pub:
+            keeps(sender, "c")
+            ear.ask({"op": "subscribe", "id": "s", "patterns": ["t", "mpreg.federation.c.gap"]})
+            until(lambda: nodes(taker)["a"]["patterns"])
+            taker.send({"op": "consume", "queue": "jobs", "credit": 1_000})
+            number = 0
+
+            def publish_and_send():
+                nonlocal number
+                number += 1
+                pub.send("t", b"%d" % number)
+                send = {"op": "send", "id": f"m{number}", "queue": "jobs", "payload": number}
+                assert sender.ask(send)["at"] == "near"
+                sent.append(number)
+
+            for _ in range(200):
+                publish_and_send()
+            b.process.send_signal(signal.SIGSTOP)
+            end = time.monotonic() + still_s
+            while time.monotonic() < end:
+                publish_and_send()
+                time.sleep(0.005)
+            b.process.send_signal(signal.SIGCONT)
+            began = time.monotonic()
+            with Peer(a.door) as peer:
+                until(lambda: "c" in nodes(peer))
+            healed_s = time.monotonic() - began
+            assert healed_s < 2.0, healed_s
+            until(lambda: "a" in nodes(taker))
+            publish_and_send()
+            gaps = []
+            while not heard or heard[-1] != number:
+                message, frames = ear.recv()
+                if message["topic"] == "t":
+                    heard.append(int(frames[0]))
+                else:
+                    gaps.append(message["payload"]["lost"])
+            assert heard == sorted(set(heard)) and sum(gaps) == number - len(heard) > 0
+            found = set()
+            while len(found) < len(sent):
+                found.update(take(taker, 1))
+            assert found == set(sent)
+            print(f"{number} sent, healed after {healed_s:.2f} s, {sum(gaps)} events lost and told")
+
+
+def test_twenty_brokers_know_each_other_in_two_seconds_and_cost_nothing_idle():
+    brokers = []
+    try:
+        for number in range(20):
+            # A ring with two chords each, so that the ways differ.
+            near = [brokers[at] for at in {number - 1, number // 2} if 0 <= at < number]
+            brokers.append(named(f"n{number}", *near))
+        began = time.monotonic()
+        with Peer(brokers[0].door) as first, Peer(brokers[-1].door) as last:
+            until(lambda: len(nodes(first)) == len(nodes(last)) == 19)
+            with Worker(brokers[-1].door, {"far": lambda run, _: 1}):
+                until(lambda: has(first, "far"))
+                print(f"after {time.monotonic() - began:.2f} s")
+                assert time.monotonic() - began < 2.0
+                assert first.call("far")["result"] == 1
+        for broker in brokers:
+            with Peer(broker.door) as peer:
+                until(lambda: len(nodes(peer)) == 19)
+        before = [ticks(broker) for broker in brokers]
+        span_s = 5
+        time.sleep(span_s)
+        used = [(ticks(broker) - was) / span_s for broker, was in zip(brokers, before)]
+        print(f"idle: {max(used):.3%} of a core at most")
+        assert max(used) < 0.01, used
+    finally:
+        for broker in brokers:
+            broker.__exit__()
+
+
+def ticks(broker):
+    """Seconds of processor time it has used."""
+    fields = open(f"/proc/{broker.process.pid}/stat").read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

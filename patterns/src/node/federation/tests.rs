@@ -170,7 +170,7 @@ fn room_that_comes_too_late() {
     let about = About { node: "n1".into(), version: "1".into(), epoch: 7, endpoints, cluster };
     let mut node = Node::new(about, Limits::default(), &Rules::default(), 1);
     let life = Life { node: "b1".into(), epoch: 1 };
-    let mut up = |node: &mut Node, serial: u32| {
+    let up = |node: &mut Node, serial: u32| {
         let (link, cost_us) = (LinkId(serial), 1);
         play(node, Input::Link(Link::Up { link, peer: life.clone(), cost_us }));
         let (cluster, version, door) = Default::default();

@@ -69,6 +69,15 @@ pub fn set_out_batch_size(socket: &mut Socket, bytes: c_int) -> Result<(), Error
     set_int(socket, option(zmq_sys::ZMQ_OUT_BATCH_SIZE), bytes)
 }
 
+/// Lets a socket tell nobody any more what becomes of its connections. To be called before whoever
+/// listened goes: libzmq would wait for a listener, and with it all sockets of its I/O thread.
+pub fn stop_monitor(socket: &mut Socket) {
+    // SAFETY: the socket is alive, and no address is how libzmq is asked to stop.
+    unsafe {
+        zmq_sys::zmq_socket_monitor(socket.as_mut_ptr(), std::ptr::null(), 0);
+    }
+}
+
 /// Asks an XPUB to tell every subscription and to apply none by itself. SUBSCRIBE and UNSUBSCRIBE
 /// then go to the connection whose message was received last.
 pub fn set_manual(socket: &mut Socket) -> Result<(), Error> {

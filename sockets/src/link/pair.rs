@@ -55,6 +55,12 @@ impl std::fmt::Debug for Pair {
     }
 }
 
+impl Drop for Pair {
+    fn drop(&mut self) {
+        raw::stop_monitor(&mut self.socket);
+    }
+}
+
 /// Each monitor has an address of its own.
 static MONITORS: AtomicU64 = AtomicU64::new(0);
 

@@ -2,7 +2,9 @@
 //!
 //! Wiring only: a rule that belongs to one system is not here.
 
+mod afar;
 mod builtin;
+mod ends;
 mod federation;
 mod graphs;
 mod io;
@@ -20,11 +22,12 @@ use std::sync::Arc;
 use serde_json::{Value as Json, json};
 use smol_str::SmolStr;
 
-use crate::base::limits::{DEFAULT_TIMEOUT_MS, STEPS_PER_TURN};
+use crate::base::limits::DEFAULT_TIMEOUT_MS;
 use crate::base::{Code, Culprit, Ids, JobId, Limits, Map, Out, PeerId, Refusal, RunId, Time};
 use crate::federation::{Federation, Life};
 use crate::graph::{self, Graphs};
 use crate::ops::{Call, Hello, Offer, ProgressReply, Reply, Request};
+use crate::queues::afar::Afar;
 use crate::queues::{self as queue, Queues};
 use crate::requests::{Requests, Target};
 use crate::rpc::{self, Origin, Rpc};
@@ -59,6 +62,20 @@ pub struct Rules {
     pub queues: queue::Rules,
 }
 
+/// Does what a system wants done. What is passed on may ask for more, so the buffers change hands
+/// while they drain.
+macro_rules! pass_on {
+    ($node:ident, $buffer:ident, $take:ident, $now:ident, $out:ident) => {
+        let mut buffer = std::mem::take(&mut $node.$buffer);
+        for output in buffer.drain() {
+            $node.$take($now, output, $out);
+        }
+        if $node.$buffer.is_empty() {
+            $node.$buffer = buffer;
+        }
+    };
+}
+
 /// The whole broker, without sockets.
 #[derive(Debug)]
 pub struct Node {
@@ -73,6 +90,8 @@ pub struct Node {
     topic_out: Out<topic::Output>,
     queues: Queues,
     queue_out: Out<queue::Output>,
+    afar: Afar,
+    afar_out: Out<queue::afar::Output>,
     ledger: Ledger,
     federation: Federation,
     federation_out: Out<crate::federation::Output>,
@@ -99,7 +118,6 @@ impl Node {
     pub fn new(about: About, limits: Limits, rules: &Rules, seed: u64) -> Self {
         let me = Life { node: about.node.clone(), epoch: about.epoch };
         Self {
-            about,
             requests: Requests::new(&limits, seed),
             rpc: Rpc::new(limits.clone(), seed),
             rpc_out: Out::new(),
@@ -109,6 +127,8 @@ impl Node {
             topic_out: Out::new(),
             queues: Queues::new(limits.clone(), rules.queues, seed ^ 0x56),
             queue_out: Out::new(),
+            afar: Afar::new(about.epoch, &limits, seed ^ 0x58),
+            afar_out: Out::new(),
             ledger: Ledger::default(),
             federation: Federation::new(me, seed ^ 0x57),
             federation_out: Out::new(),
@@ -123,6 +143,7 @@ impl Node {
             draining: false,
             gauges: Json::Null,
             links: Json::Array(Vec::new()),
+            about,
             limits,
         }
     }
@@ -161,10 +182,12 @@ impl Node {
             Input::Outlet { at, news } => self.queue(now, queue::Input::Outlet { at, news }),
             Input::Stalled { peer } => {
                 self.topic(now, topic::Input::Stalled { peer });
+                self.afar.stalled(now, peer, true, &mut self.afar_out);
                 self.queue(now, queue::Input::Stalled { peer });
             }
             Input::Flows { peer } => {
                 self.topic(now, topic::Input::Flows { peer });
+                self.afar.stalled(now, peer, false, &mut self.afar_out);
                 self.queue(now, queue::Input::Flows { peer });
             }
             Input::Link(news) => self.link(now, news),
@@ -174,6 +197,7 @@ impl Node {
             Input::End => {
                 self.topic(now, topic::Input::End);
                 self.queue(now, queue::Input::End);
+                self.afar.end(&mut self.afar_out);
                 self.graphs.handle(now, graph::Input::End, &mut self.graph_out);
                 self.rpc.handle(now, rpc::Input::End, &mut self.rpc_out);
             }
@@ -193,6 +217,7 @@ impl Node {
         self.queues.listen(self.topics.hears(Family::Queues));
         self.queues.tick(now, &mut self.queue_out);
         self.settle(now, out);
+        self.afar.tick(now, &mut self.afar_out);
         self.federation.tick(now, &mut self.federation_out);
         self.settle(now, out);
     }
@@ -202,7 +227,7 @@ impl Node {
     pub fn wake_at(&self) -> Option<u64> {
         let abandoned = (!self.abandoned.is_empty()).then_some(0);
         let systems = [self.graphs.wake_at(), self.rpc.wake_at(), self.topics.wake_at()];
-        let others = [self.queues.wake_at(), self.federation.wake_at()];
+        let others = [self.queues.wake_at(), self.afar.wake_at(), self.federation.wake_at()];
         systems.into_iter().chain(others).chain([abandoned]).flatten().min()
     }
 
@@ -270,10 +295,17 @@ impl Node {
     fn request(&mut self, now: Time, peer: PeerId, request: Request, out: &mut Out<Output>) {
         let rpc_input = match request {
             Request::Call(call) => return self.call(now, peer, call, out),
-            Request::Result { run, body } => rpc::Input::Result { peer, run, outcome: Ok(body) },
+            Request::Result { run, body } => {
+                let answered = self.afar.answered(peer, run, body, &mut self.afar_out);
+                let Some(body) = answered else { return };
+                rpc::Input::Result { peer, run, outcome: Ok(body) }
+            }
             Request::Failed { run, mut error } => {
                 if self.is_far(peer) && self.queues.has_in_hand(peer, run) {
                     return self.not_handed_over(now, peer, run, &error);
+                }
+                if self.is_far(peer) && self.afar.refused(now, run, &error, &mut self.afar_out) {
+                    return;
                 }
                 if !self.is_far(peer) {
                     // Only a broker can say that somebody else is to blame.
@@ -298,15 +330,11 @@ impl Node {
             Request::Send(ask) => return self.send_to_queue(now, peer, *ask, out),
             Request::Sent { id } => return self.handed_over(now, peer, id, out),
             Request::Consume { id, queue, group, credit } => {
-                if let Some(error) = self.kept_elsewhere(&queue) {
-                    return send(out, peer, error_reply(id, Some("consume"), error));
-                }
-                self.known.entry(peer.slot).or_insert((peer, None));
-                let input = queue::Input::Consume { peer, id, queue, group, credit };
-                return self.queue(now, input);
+                return self.consume(now, peer, id, (queue, group), credit, out);
             }
-            Request::Settle(settle) => {
-                return self.queue(now, queue::Input::Settle { peer, settle });
+            Request::Settle(settle) => return self.settle_messages(now, peer, settle),
+            Request::Delivered(_) | Request::Consumed { .. } | Request::Acked { .. } => {
+                return self.heard_of_queue(peer, request, out);
             }
             Request::Ack { events } => return self.topic(now, topic::Input::Ack { peer, events }),
             Request::Stray => rpc::Input::Result {
@@ -363,63 +391,6 @@ impl Node {
         self.rpc.handle(now, rpc::Input::Call(submit), &mut self.rpc_out);
     }
 
-    fn cancel(&mut self, now: Time, peer: PeerId, id: &str) {
-        let request = self.requests.find(peer, id).and_then(|key| self.requests.get(key));
-        match request.map(|request| request.target) {
-            Some(target) => self.give_up(now, target, false),
-            None => self.cancels_ignored += 1,
-        }
-    }
-
-    fn give_up(&mut self, now: Time, target: Target, quiet: bool) {
-        match target {
-            Target::Job(job) => self.give_up_job(now, job),
-            Target::Graph(graph) => {
-                let input = graph::Input::Cancel { graph, quiet };
-                self.graphs.handle(now, input, &mut self.graph_out);
-            }
-            Target::New | Target::Send { .. } => {}
-        }
-    }
-
-    fn give_up_job(&mut self, now: Time, job: JobId) {
-        match job {
-            JobId::Call(call) => {
-                self.rpc.handle(now, rpc::Input::Cancel(call), &mut self.rpc_out);
-            }
-            JobId::Wait(wait) => self.topic(now, topic::Input::CancelWait(wait)),
-            JobId::Take(wait) => self.queue(now, queue::Input::CancelWait(wait)),
-        }
-    }
-
-    fn gone(&mut self, now: Time, peer: PeerId, unsent: Vec<RunId>) {
-        self.known.remove(&peer.slot);
-        self.parted(peer);
-        self.topic(now, topic::Input::Gone { peer });
-        self.queue(now, queue::Input::Gone { peer });
-        let keys = self.requests.gone(peer);
-        self.abandoned.extend(keys.into_iter().map(|key| (peer, key)));
-        self.abandon(now);
-        self.rpc.handle(now, rpc::Input::Gone { peer, unsent }, &mut self.rpc_out);
-    }
-
-    /// Gives up a turn's worth of what nobody waits for any more.
-    fn abandon(&mut self, now: Time) {
-        let turn = self.abandoned.len().min(STEPS_PER_TURN);
-        for (peer, key) in self.abandoned.drain(..turn).collect::<Vec<_>>() {
-            // It may have had its outcome since, and its key be another's. What cannot be given up
-            // keeps its key until it has one: whoever had that key next would be answered for it.
-            let request = self.requests.get(key).filter(|request| request.peer == peer);
-            let ends = request.map(|request| request.target);
-            if ends.is_some_and(|target| !matches!(target, Target::New | Target::Send { .. }))
-                && let Some(request) = self.requests.end(key)
-            {
-                self.watched.remove(&key);
-                self.give_up(now, request.target, true);
-            }
-        }
-    }
-
     fn drain(&mut self, now: Time, out: &mut Out<Output>) {
         self.draining = true;
         self.rpc.handle(now, rpc::Input::Drain, &mut self.rpc_out);
@@ -433,42 +404,12 @@ impl Node {
     /// Passes outputs on until every system is quiet.
     fn settle(&mut self, now: Time, out: &mut Out<Output>) {
         while !self.is_settled() {
-            // What is passed on may ask for more, so the buffers change hands while they drain.
-            let mut rpc_out = std::mem::take(&mut self.rpc_out);
-            for output in rpc_out.drain() {
-                self.rpc_output(now, output, out);
-            }
-            if self.rpc_out.is_empty() {
-                self.rpc_out = rpc_out;
-            }
-            let mut graph_out = std::mem::take(&mut self.graph_out);
-            for output in graph_out.drain() {
-                self.graph_output(now, output, out);
-            }
-            if self.graph_out.is_empty() {
-                self.graph_out = graph_out;
-            }
-            let mut topic_out = std::mem::take(&mut self.topic_out);
-            for output in topic_out.drain() {
-                self.topic_output(now, output, out);
-            }
-            if self.topic_out.is_empty() {
-                self.topic_out = topic_out;
-            }
-            let mut queue_out = std::mem::take(&mut self.queue_out);
-            for output in queue_out.drain() {
-                self.queue_output(now, output, out);
-            }
-            if self.queue_out.is_empty() {
-                self.queue_out = queue_out;
-            }
-            let mut federation_out = std::mem::take(&mut self.federation_out);
-            for output in federation_out.drain() {
-                self.federation_output(now, output, out);
-            }
-            if self.federation_out.is_empty() {
-                self.federation_out = federation_out;
-            }
+            pass_on!(self, rpc_out, rpc_output, now, out);
+            pass_on!(self, graph_out, graph_output, now, out);
+            pass_on!(self, topic_out, topic_output, now, out);
+            pass_on!(self, queue_out, queue_output, now, out);
+            pass_on!(self, afar_out, afar_output, now, out);
+            pass_on!(self, federation_out, federation_output, now, out);
         }
     }
 
@@ -477,6 +418,7 @@ impl Node {
             && self.graph_out.is_empty()
             && self.topic_out.is_empty()
             && self.queue_out.is_empty()
+            && self.afar_out.is_empty()
             && self.federation_out.is_empty()
     }
 

@@ -100,6 +100,24 @@ pub enum Request {
         /// The delivery.
         id: RunId,
     },
+    /// Another broker delivers a message of a queue of its own.
+    Delivered(Box<Delivered>),
+    /// Another broker's answer to a [`Reply::Consume`].
+    Consumed {
+        /// Its id.
+        id: RunId,
+        /// The credit in force.
+        credit: u32,
+    },
+    /// Another broker's answer to a [`Reply::Settle`].
+    Acked {
+        /// Its id.
+        id: RunId,
+        /// Deliveries of which it is so now.
+        ids: Vec<RunId>,
+        /// Those that were not in hand.
+        unknown: Vec<RunId>,
+    },
     /// A `result`, `error` or `progress` whose id is not a run's: counted, never answered.
     Stray,
 }
@@ -439,6 +457,19 @@ pub enum Reply {
     Deliver(Box<Delivered>),
     /// A message for another broker, which keeps its queue and knows it by the delivery's id.
     HandOver(Box<Delivered>),
+    /// Asks another broker for the messages of a queue of its own, for all that take them here.
+    Consume {
+        /// Names its answer.
+        id: RunId,
+        /// Which queue.
+        queue: SmolStr,
+        /// Which of its groups.
+        group: Option<SmolStr>,
+        /// The most messages in hand at once.
+        credit: u32,
+    },
+    /// Tells another broker what became of messages of a queue of its own.
+    Settle(Settle),
     /// Answers `ack`, `nack` and `extend` that carry an id.
     Acked {
         /// Echoed.

@@ -430,7 +430,9 @@ impl Expected {
             | Reply::Event(_)
             | Reply::Consumed { .. }
             | Reply::Deliver(_)
-            | Reply::HandOver(_) => return None,
+            | Reply::HandOver(_)
+            | Reply::Consume { .. }
+            | Reply::Settle(_) => return None,
             // What was refused at the door knows its place.
             Reply::Error { item: Some(item), .. } => {
                 let item = *item as usize;
@@ -509,6 +511,9 @@ fn id_of(request: &Request) -> Option<&SmolStr> {
         | Request::Progress { .. }
         | Request::Ack { .. }
         | Request::Sent { .. }
+        | Request::Delivered(_)
+        | Request::Consumed { .. }
+        | Request::Acked { .. }
         | Request::Stray => None,
     }
 }

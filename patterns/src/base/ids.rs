@@ -69,6 +69,8 @@ pub enum JobId {
     Wait(WaitId),
     /// A message of a queue.
     Take(WaitId),
+    /// What another broker says of a queue it keeps.
+    Errand(WaitId),
 }
 
 /// Who wants an outcome.

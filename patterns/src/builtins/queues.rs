@@ -87,6 +87,23 @@ pub enum QueueAsk {
     },
 }
 
+impl QueueAsk {
+    /// The one queue that it is about, which may be kept anywhere. What is sent finds its own way.
+    #[must_use]
+    pub const fn queue(&self) -> Option<&SmolStr> {
+        match self {
+            Self::List { .. } | Self::Send(_) => None,
+            Self::Stats { name }
+            | Self::Declare { name, .. }
+            | Self::Peek { name, .. }
+            | Self::Purge { name, .. }
+            | Self::Redrive { name, .. }
+            | Self::Delete { name }
+            | Self::Next { name, .. } => Some(name),
+        }
+    }
+}
+
 /// A name of a queue or a route that is not the broker's own.
 pub(super) fn name(field: &'static str, cursor: &mut Cursor<'_>) -> Result<SmolStr, Refusal> {
     let text = cursor.string().map_err(bad_args(field))?;

@@ -106,7 +106,7 @@ impl Graphs {
     pub(super) fn begun(&mut self, graph: u32, step: u32, job: JobId, out: &mut Out<Output>) {
         let mut graph = self.graphs.get_mut(graph as usize);
         if let Some(graph) = &mut graph {
-            graph.takes |= matches!(job, JobId::Take(_));
+            graph.takes |= matches!(job, JobId::Take(_) | JobId::Errand(_));
         }
         let step = graph.and_then(|graph| graph.steps.get_mut(step as usize));
         match step.filter(|step| step.state == State::Running) {

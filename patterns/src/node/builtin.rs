@@ -52,7 +52,7 @@ impl Node {
                 return self.next_event(now, origin, ask, (timeout_ms, deadline_ns));
             }
             Ok(Builtin::Queue(ask)) => {
-                return self.queue_builtin(now, origin, (peer, deadline_ns), ask, out);
+                return self.queue_builtin(now, origin, (peer, deadline_ns), (ask, call), out);
             }
             Ok(Builtin::Federation(ask)) => self.federation_builtin(ask, out),
             Ok(Builtin::Route(ask)) => return self.route_builtin(now, origin, ask),
@@ -91,6 +91,7 @@ impl Node {
                 graph::Why::Says(words) => words,
                 graph::Why::Called(JobId::Wait(_)) => "waits for events".into(),
                 graph::Why::Called(JobId::Take(_)) => "waits for a message".into(),
+                graph::Why::Called(JobId::Errand(_)) => "waits for another broker".into(),
                 graph::Why::Called(JobId::Call(call)) => {
                     self.rpc.explain(now, call).unwrap_or_else(|| "is ending".into())
                 }

@@ -92,7 +92,8 @@ impl Node {
         let cost_us = other.cost_us;
         self.beyond.by_slot.insert(peer.slot, (peer, node.clone()));
         self.news(now, peer, News::Reached { node: node.clone(), cost_us });
-        self.says(now, peer, said);
+        self.afar.reached(now, node, peer, &mut self.afar_out);
+        self.says(now, (node, peer), said);
         for queue in self.queues.leading_to(node) {
             self.take_over(now, peer, queue);
         }
@@ -120,14 +121,9 @@ impl Node {
         self.queue(now, queues::Input::Consume { peer, id, queue, group, credit });
     }
 
-    /// Why messages of a queue cannot be had here: another broker keeps it.
-    pub(super) fn kept_elsewhere(&self, queue: &SmolStr) -> Option<Refusal> {
-        let home = self.queues.home(queue).cloned().or_else(|| {
-            let unknown = self.federation.knows_queues() && !self.queues.is_queue(queue);
-            unknown.then(|| self.federation.home(queue)).flatten()
-        })?;
-        let message = format!("{queue} is kept by the broker {home}: take its messages there");
-        Some(Refusal::field(Code::NotSupported, "queue", message))
+    /// Whether a broker can be asked something now.
+    pub(super) fn is_reached(&self, node: &str) -> bool {
+        self.beyond.by_node.get(node).is_some_and(|other| other.peer.is_some())
     }
 
     /// Another broker has a message, as safe as its queue is.
@@ -225,7 +221,7 @@ impl Node {
             Told::Says { node, changes } => {
                 let Some(other) = self.beyond.by_node.get_mut(&node) else { return };
                 match other.peer {
-                    Some(peer) => self.says(now, peer, changes),
+                    Some(peer) => self.says(now, (&node, peer), changes),
                     None => other.said.extend(changes),
                 }
             }
@@ -274,7 +270,7 @@ impl Node {
         self.rpc.handle(now, rpc::Input::Far { peer, news }, &mut self.rpc_out);
     }
 
-    fn says(&mut self, now: Time, peer: PeerId, changes: Vec<Change>) {
+    fn says(&mut self, now: Time, (node, peer): (&SmolStr, PeerId), changes: Vec<Change>) {
         let mut runs = Vec::new();
         for (key, fact) in changes {
             match (key, fact) {
@@ -287,6 +283,9 @@ impl Node {
                 }
                 (Key::Load, Some(Fact::Load { in_flight, credit })) => {
                     self.news(now, peer, News::Load { in_flight, credit });
+                }
+                (Key::Queue(queue), fact) => {
+                    self.afar.kept(now, node, &queue, fact.is_some(), &mut self.afar_out);
                 }
                 _ => {}
             }

@@ -5,7 +5,6 @@ use super::{Node, Output, error_reply, send};
 use crate::base::{Code, Out, PeerId, Refusal, Time};
 use crate::graph;
 use crate::ops::{GraphPart, GraphReply, ProgressReply, Reply};
-use crate::queues as queue;
 use crate::requests::{Requests, Target};
 use crate::rpc::{self, Origin};
 use crate::topics::Family;
@@ -83,7 +82,7 @@ impl Node {
             graph::Output::Call(call) => self.step(now, call, out),
             graph::Output::CancelCall(job) => self.give_up_job(now, job),
             graph::Output::Settle { graph, failure } => {
-                self.queue(now, queue::Input::Ended { graph, failure });
+                self.settle_graph(now, graph, failure);
             }
             graph::Output::Accepted { request, graph } => {
                 self.requests.became(request, Target::Graph(graph));

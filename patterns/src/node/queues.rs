@@ -5,11 +5,11 @@ use std::sync::Arc;
 use smol_str::SmolStr;
 
 use super::{Node, Output, error_reply, send};
-use crate::base::{Code, JobId, Origin, Out, PeerId, Refusal, RunId, Time};
+use crate::base::{JobId, Origin, Out, PeerId, Refusal, RunId, Time};
 use crate::builtins::{QueueAsk, RouteAsk};
 use crate::federation::{Fact, Key};
 use crate::graph;
-use crate::ops::{Durability, Event, Reply, Send, SendOptions};
+use crate::ops::{Call, Durability, Event, Reply, Send, SendOptions};
 use crate::queues::{Holder, Input, Output as Told, Sender};
 use crate::requests::{Requests, Target};
 use crate::store::{self, Ask, LOGS, Ledger};
@@ -32,8 +32,7 @@ impl Node {
         let Send { id, confirm, queue, event, options } = ask;
         if let Some(queue) = &queue {
             if self.is_far(peer) && !self.queues.is_queue(queue) {
-                let message = format!("there is no queue {queue} here any more");
-                let error = Refusal::field(Code::UnknownQueue, "queue", message);
+                let error = super::afar::no_queue(queue);
                 return send(out, peer, error_reply(Some(id), Some("send"), error));
             }
             self.lead(now, queue);
@@ -73,9 +72,10 @@ impl Node {
         now: Time,
         origin: Origin,
         (peer, deadline_ns): (PeerId, u64),
-        ask: QueueAsk,
+        (ask, call): (QueueAsk, &Call),
         out: &mut Out<Output>,
     ) {
+        let Some(ask) = self.errand(now, origin, (peer, deadline_ns), ask, call) else { return };
         let told = match ask {
             QueueAsk::List { top } => Ok(self.queues.list(now, top)),
             QueueAsk::Stats { name } => self.queues.stats(now, &name),
@@ -103,9 +103,6 @@ impl Node {
                     Origin::Step { graph, .. } => Holder::Graph(graph),
                     Origin::Request(_) => Holder::Peer(peer),
                 };
-                if let Some(error) = self.kept_elsewhere(&name) {
-                    return self.done(now, origin, Err(Box::new(error)), out);
-                }
                 let own = timeout_ms.map(|ms| ms.saturating_mul(1_000_000));
                 let own = own.map_or(u64::MAX, |ns| now.mono_ns.saturating_add(ns));
                 let deadline_ns = deadline_ns.min(own);
@@ -143,16 +140,15 @@ impl Node {
                 self.federate(now, crate::federation::Input::Want { pattern, wanted });
             }
             Told::Outlet { at, task } => out.push(Output::Outlet { at, task }),
-            Told::Deliver { to, delivered } if self.is_far(to) => {
-                send(out, to, Reply::HandOver(delivered));
-            }
-            Told::Deliver { to, delivered } => send(out, to, Reply::Deliver(delivered)),
+            Told::Deliver { to, delivered } => self.deliver(to, delivered, out),
+            Told::Lapsed { to, id } if self.is_far(to) => send(out, to, Reply::Cancel { run: id }),
+            Told::Lapsed { .. } => {}
             Told::Kept { queue, kept } => {
                 let fact = kept.then_some(Fact::Queue);
                 self.federate(now, crate::federation::Input::Own { key: Key::Queue(queue), fact });
             }
             // A broker that takes its messages is not told so.
-            Told::Consumed { to, .. } if self.is_far(to) => {}
+            Told::Consumed { to, id: None, .. } if self.is_far(to) => {}
             Told::Sent { by, outcome } => self.sent(now, by, outcome, out),
             Told::Consumed { to, id, of: (queue, group), outcome: Ok(credit) } => {
                 let epoch = self.about.epoch;
@@ -161,14 +157,18 @@ impl Node {
             Told::Consumed { to, id, outcome: Err(error), .. } => {
                 send(out, to, error_reply(id, Some("consume"), error));
             }
-            Told::Acked { to, id, outcome: Ok((ids, unknown)) } => {
-                send(out, to, Reply::Acked { id, ids, unknown });
-            }
-            Told::Acked { to, id, outcome: Err(error) } => {
-                send(out, to, error_reply(Some(id), Some("ack"), error));
+            Told::Acked { to, id, outcome } => {
+                let afar = &mut self.afar_out;
+                let reply = match self.afar.acked_here(to, &id, outcome, afar) {
+                    None => return,
+                    Some(Ok((ids, unknown))) => Reply::Acked { id, ids, unknown },
+                    Some(Err(error)) => error_reply(Some(id), Some("ack"), error),
+                };
+                send(out, to, reply);
             }
             Told::Life(life) => self.tell_life(now, &life),
             Told::Settled { graph, outcome } => {
+                let outcome = self.afar.take_lost(graph).map_or(outcome, Err);
                 let input = graph::Input::Settled { graph, outcome };
                 self.graphs.handle(now, input, &mut self.graph_out);
             }
@@ -247,11 +247,6 @@ impl Node {
             told @ store::Told::Fetched { .. } => told,
         };
         self.queue(now, Input::Stored(for_queues));
-    }
-
-    /// A delivery could not be handed to its consumer's connection.
-    pub(super) fn returned(&mut self, now: Time, id: RunId, refusal: Option<Refusal>) {
-        self.queue(now, Input::Undelivered { id, refusal });
     }
 
     /// What a PUSH socket sent: to the queue of that name if there is one, else to a topic.

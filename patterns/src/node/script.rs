@@ -26,7 +26,9 @@ use smol_str::SmolStr;
 
 use super::{About, Input, Node, Output, Rules};
 use crate::base::{Code, Limits, Out, PeerId, Refusal, RunId, Time};
-use crate::ops::{Call, Function, GraphPart, Hello, Offer, OnError, Refs, Reply, Request, Returns};
+use crate::ops::{
+    Call, Function, GraphPart, Hello, Offer, OnError, Refs, Reply, Request, Returns, Settle,
+};
 use crate::store::shelf::Shelf;
 use crate::topics::Retain;
 use crate::values::{Body, Frames, Value};
@@ -77,6 +79,8 @@ struct Peer {
     id: PeerId,
     /// Every run and every message it was ever given; those in hand are marked.
     runs: Vec<(String, RunId, bool)>,
+    /// What it was told last of messages of its queues.
+    settled: Option<Settle>,
 }
 
 fn broker(limits: &Limits, rules: &Rules) -> Node {
@@ -209,7 +213,8 @@ impl Stage {
             return known;
         }
         let id = PeerId { slot: self.peers.len() as u32, generation: 0 };
-        self.peers.push(Peer { name: name.to_owned(), id, runs: Vec::new() });
+        let (runs, settled) = Default::default();
+        self.peers.push(Peer { name: name.to_owned(), id, runs, settled });
         self.peers.len() - 1
     }
 
@@ -366,6 +371,11 @@ impl Stage {
             }
             if let Reply::Deliver(told) | Reply::HandOver(told) = reply {
                 peer.runs.push((told.queue.to_string(), told.id, true));
+            }
+            match reply {
+                Reply::Consume { id, .. } => peer.runs.push(("consume".into(), *id, true)),
+                Reply::Settle(settle) => peer.settled = Some(settle.clone()),
+                _ => {}
             }
             if let Reply::Cancel { run } = reply {
                 let fun = peer.runs.iter().find(|known| known.1 == *run).expect("a run");

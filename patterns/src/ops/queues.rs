@@ -104,6 +104,8 @@ impl Durability {
 pub struct Delivered {
     /// Which queue it comes from.
     pub queue: SmolStr,
+    /// For which of its groups; none for the one without a name.
+    pub group: Option<SmolStr>,
     /// Names this delivery, for `ack`, `nack` and `extend`.
     pub id: RunId,
     /// From 1.

@@ -63,7 +63,7 @@ pub enum OutletTask {
 }
 
 /// Who has messages in hand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Holder {
     /// A connection, which says what became of each in time.
     Peer(PeerId),
@@ -273,6 +273,13 @@ pub enum Output {
         to: PeerId,
         /// What.
         delivered: Box<Delivered>,
+    },
+    /// The lease of a delivery has ended.
+    Lapsed {
+        /// In whose hands it was.
+        to: PeerId,
+        /// Which.
+        id: RunId,
     },
     /// Something for an outlet.
     Outlet {

@@ -12,6 +12,7 @@
 //! nothing back.
 
 mod admin;
+pub mod afar;
 mod beyond;
 mod bindings;
 mod confirm;

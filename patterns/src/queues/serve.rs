@@ -305,7 +305,8 @@ impl Queues {
         let line = &self.lines[at as usize];
         let queue = self.queues[line.queue as usize].name.clone();
         let attempt = message.attempts + 1;
-        let delivered = Box::new(Delivered { queue, id, attempt, message });
+        let group = line.group.clone();
+        let delivered = Box::new(Delivered { queue, group, id, attempt, message });
         out.push(Output::Deliver { to, delivered });
         self.queue_up(consumer);
     }
@@ -318,7 +319,8 @@ impl Queues {
         let lease = self.lease(now, at, consumer, entry, false, out);
         let queue = self.queues[self.lines[at as usize].queue as usize].name.clone();
         let attempt = message.attempts + 1;
-        let delivered = Delivered { queue, id: lease, attempt, message };
+        let group = self.lines[at as usize].group.clone();
+        let delivered = Delivered { queue, group, id: lease, attempt, message };
         let body = super::describe::delivered(&delivered).map_err(|fault| fault.refusal());
         if let Err(refusal) = &body {
             // Nobody has seen it, so that nobody can say what became of it.

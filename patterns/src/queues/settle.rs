@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::lane::Entry;
 use super::settings::Kind;
-use super::{Output, Queues, Timer};
+use super::{Holder, Output, Queues, Timer};
 use crate::base::{Out, PeerId, Refusal, RunId, Time, WaitId};
 use crate::ops::{Settle, Verdict};
 use crate::store::{Ask, Death, LANE_DEAD, LANE_DELAYED, Message, Place};
@@ -299,6 +299,9 @@ impl Queues {
             }
             self.budget -= 1;
             self.counters.lapsed += 1;
+            if let Some(Holder::Peer(to)) = self.consumers.get(at).map(|of| of.holder) {
+                out.push(Output::Lapsed { to, id });
+            }
             if let Some(entry) = self.take_back(id, line) {
                 self.fail(now, line, entry, &failure, out);
             }

@@ -421,7 +421,9 @@ impl Driver {
             | Reply::Subscribed { .. }
             // These brokers say to each other.
             | Reply::Call(_)
-            | Reply::HandOver(_) => {}
+            | Reply::HandOver(_)
+            | Reply::Consume { .. }
+            | Reply::Settle(_) => {}
         }
     }
 

@@ -326,6 +326,7 @@ impl<'a> Field<'a> for DeliverOp<'a> {
     fn read(rest: &mut Rest<'a>) -> Result<Self, Why> {
         Ok(Self {
             queue: rest.read()?,
+            group: rest.read()?,
             id: rest.read()?,
             attempt: rest.read()?,
             message: rest.read()?,

@@ -226,6 +226,7 @@ pub(super) struct SendOp<'a> {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct DeliverOp<'a> {
     pub(super) queue: Text<'a>,
+    pub(super) group: Option<Text<'a>>,
     pub(super) id: u128,
     pub(super) attempt: u32,
     pub(super) message: u128,

@@ -117,6 +117,13 @@ pub(super) fn reply_op(reply: &Reply) -> Op<'_> {
         Reply::Acked { id, ids, unknown } => {
             Op::Acked { id: Text::new(id), ids: self::ids(ids), unknown: self::ids(unknown) }
         }
+        Reply::Consume { id, queue, group, credit } => Op::Consume {
+            id: Some(Text(id.to_string().into())),
+            queue: Text::new(queue),
+            group: text(group.as_ref()),
+            credit: *credit,
+        },
+        Reply::Settle(settle) => settle_op(settle),
         other => unreachable!("{other:?} is not about queues"),
     }
 }
@@ -156,7 +163,9 @@ pub(super) fn deliver(op: &DeliverOp<'_>, context: &Context<'_>) -> Result<Deliv
     let key = op.key.as_ref().map(|key| SmolStr::new(key.as_str()));
     let message = received(event, key, op.priority, op.attempt);
     let queue = SmolStr::new(op.queue.as_str());
-    Ok(Delivered { queue, id: RunId(op.id), attempt: op.attempt, message: Arc::new(message) })
+    let group = op.group.as_ref().map(|group| SmolStr::new(group.as_str()));
+    let (id, message) = (RunId(op.id), Arc::new(message));
+    Ok(Delivered { queue, group, id, attempt: op.attempt, message })
 }
 
 /// A message as its consumer knows it.
@@ -223,10 +232,11 @@ pub(super) fn hand_over_op(delivered: &Delivered) -> Op<'_> {
 }
 
 pub(super) fn deliver_op(delivered: &Delivered) -> Op<'_> {
-    let Delivered { queue, id, attempt, message } = delivered;
+    let Delivered { queue, group, id, attempt, message } = delivered;
     let event = &message.event;
     Op::Deliver(DeliverOp {
         queue: Text::new(queue),
+        group: text(group.as_ref()),
         id: id.0,
         attempt: *attempt,
         message: event.message.0,

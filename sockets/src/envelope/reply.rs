@@ -147,7 +147,9 @@ pub(super) fn to_op(reply: &Reply) -> Op<'_> {
         | Reply::Consumed { .. }
         | Reply::Deliver(_)
         | Reply::HandOver(_)
-        | Reply::Acked { .. } => queues::reply_op(reply),
+        | Reply::Acked { .. }
+        | Reply::Consume { .. }
+        | Reply::Settle(_) => queues::reply_op(reply),
     }
 }
 

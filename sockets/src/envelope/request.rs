@@ -238,20 +238,32 @@ impl Incoming for Request {
             Op::Send(op) => queues::send(op, context).map(|send| Self::Send(Box::new(send))),
             Op::Consume { .. } => queues::consume(op, context),
             Op::AckIds { .. } | Op::Nack { .. } | Op::Extend { .. } => queues::settle(op),
-            // From one broker to another: see `Reply::HandOver`.
+            // From one broker to another: see `Reply::HandOver`, `Consume` and `Settle`.
             Op::Sent { id, .. } => match RunId::parse(id.as_str()) {
                 Some(id) => Ok(Self::Sent { id }),
                 None => Err(brokers_own(op.name())),
             },
+            Op::Deliver(op) => {
+                queues::deliver(op, context).map(|told| Self::Delivered(Box::new(told)))
+            }
+            Op::Acked { id, ids, unknown } => match RunId::parse(id.as_str()) {
+                Some(id) => {
+                    Ok(Self::Acked { id, ids: ids.0.to_vec(), unknown: unknown.0.to_vec() })
+                }
+                None => Err(brokers_own(op.name())),
+            },
+            Op::Consumed { id, credit, .. } => {
+                match id.as_ref().and_then(|id| RunId::parse(id.as_str())) {
+                    Some(id) => Ok(Self::Consumed { id, credit: *credit }),
+                    None => Err(brokers_own(op.name())),
+                }
+            }
             Op::Pong { .. }
             | Op::Welcome { .. }
             | Op::Offered { .. }
             | Op::Published { .. }
             | Op::Subscribed { .. }
             | Op::Event(_)
-            | Op::Consumed { .. }
-            | Op::Deliver(_)
-            | Op::Acked { .. }
             | Op::Run(_)
             | Op::GraphReply { .. } => Err(brokers_own(op.name())),
         }
@@ -279,6 +291,7 @@ impl Incoming for Request {
             },
             Self::Publish(publish) => topics::attach(&mut publish.event, visit),
             Self::Send(send) => topics::attach(&mut send.event, visit),
+            Self::Delivered(delivered) => queues::attach(delivered, visit),
             _ => Ok(()),
         }
     }
@@ -303,6 +316,9 @@ impl Incoming for Request {
             Self::Consume { id, .. } => ("consume", id.clone(), None),
             Self::Settle(of) => (of.verdict.as_str(), of.id.clone(), None),
             Self::Sent { id } => ("sent", of_run(*id), None),
+            Self::Delivered(told) => ("deliver", of_run(told.id), None),
+            Self::Consumed { id, .. } => ("consumed", of_run(*id), None),
+            Self::Acked { id, .. } => ("acked", of_run(*id), None),
             Self::Stray => return Box::new(Bad { id: None, op: None, run: None, refusal }),
         };
         Box::new(Bad { id, op: Some(SmolStr::new_static(op)), run, refusal })
@@ -512,7 +528,11 @@ pub(super) fn to_op(request: &Request) -> Option<Op<'_>> {
             credit: *credit,
         },
         Request::Settle(settle) => queues::settle_op(settle),
-        Request::Sent { .. } | Request::Stray => return None,
+        Request::Sent { .. }
+        | Request::Delivered(_)
+        | Request::Consumed { .. }
+        | Request::Acked { .. }
+        | Request::Stray => return None,
     })
 }
 

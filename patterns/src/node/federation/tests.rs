@@ -86,8 +86,6 @@ fn topics(#[case] script: &str) {
     → b1 send jobs 2
     → c1 sent n fsync 1 near
     b1 took jobs
-    c1 consumes jobs
-    → c1 error not_supported: jobs is kept by the broker b1: take its messages there [queue]
 "#
 )]
 #[case::kept_while_it_is_away(
@@ -149,6 +147,302 @@ fn topics(#[case] script: &str) {
 "#
 )]
 fn queues(#[case] script: &str) {
+    check(script);
+}
+
+/// Messages are taken from a queue of another broker: it hears what became of them.
+#[rstest]
+#[case::its_broker_has_the_last_word(
+    r#"
+    b1 links
+    b1 has queue jobs
+    w1 consumes jobs credit=2 id=q
+    → b1 consume jobs, credit 2
+    b1 consumed
+    → w1 consumed q jobs, credit 2
+    b1 delivers jobs 5
+    → w1 deliver jobs 5
+    w1 done jobs id=d
+    → b1 ack 1
+    b1 acked
+    → w1 acked d 1
+    b1 delivers jobs 6
+    → w1 deliver jobs 6
+    w1 nacks jobs delay=10 id=e not now
+    → b1 nack 1 delay=10 not now
+    b1 acked unknown
+    → w1 acked e 0, 1 unknown
+"#
+)]
+#[case::several_share_their_credit(
+    r#"
+    b1 links
+    b1 has queue jobs
+    w1 consumes jobs
+    → b1 consume jobs, credit 1
+    b1 consumed
+    → w1 consumed jobs, credit 1
+    w2 consumes jobs credit=2
+    → b1 consume jobs, credit 3
+    b1 consumed
+    → w2 consumed jobs, credit 2
+    b1 delivers jobs 1
+    → w1 deliver jobs 1
+    b1 delivers jobs 2
+    → w2 deliver jobs 2
+    b1 delivers jobs 3
+    → w2 deliver jobs 3
+    w1 consumes jobs
+    → w1 consumed jobs, credit 1
+    w2 consumes jobs credit=1
+    → b1 consume jobs, credit 2
+    b1 consumed
+    → w2 consumed jobs, credit 1
+    b1 delivers jobs 4
+    w2 done jobs
+    → b1 ack 1
+    w2 done jobs
+    → b1 ack 1
+    → w2 deliver jobs 4
+"#
+)]
+#[case::groups_are_told_apart(
+    r#"
+    b1 links
+    b1 has queue jobs
+    w1 consumes jobs group=g
+    → b1 consume jobs for g, credit 1
+    b1 consumed
+    → w1 consumed jobs for g, credit 1
+    w1 consumes jobs
+    → b1 consume jobs, credit 1
+    b1 consumed
+    → w1 consumed jobs, credit 1
+    b1 delivers jobs group=g 1
+    → w1 deliver jobs for g 1
+    b1 delivers jobs 2
+    → w1 deliver jobs 2
+"#
+)]
+#[case::who_leaves_gives_back(
+    r#"
+    b1 links
+    b1 has queue jobs
+    w1 consumes jobs
+    → b1 consume jobs, credit 1
+    b1 consumed
+    → w1 consumed jobs, credit 1
+    w2 consumes jobs
+    → b1 consume jobs, credit 2
+    b1 consumed
+    → w2 consumed jobs, credit 1
+    b1 delivers jobs 1
+    → w1 deliver jobs 1
+    w1 dies
+    → b1 nack 1 delay=0
+    → b1 consume jobs, credit 1
+    w2 dies
+    → b1 consume jobs, credit 0
+    b1 delivers jobs 2
+    → b1 nack 1 delay=0
+"#
+)]
+#[case::a_lease_that_ends_there(
+    r#"
+    b1 links
+    b1 has queue jobs
+    w1 consumes jobs
+    → b1 consume jobs, credit 1
+    b1 consumed
+    → w1 consumed jobs, credit 1
+    b1 delivers jobs 1
+    → w1 deliver jobs 1
+    b1 lapses jobs
+    b1 delivers jobs 2
+    → w1 deliver jobs 2
+"#
+)]
+#[case::while_its_broker_is_away(
+    r#"
+    b1 links
+    b1 has queue jobs
+    w1 consumes jobs credit=2
+    → b1 consume jobs, credit 2
+    b1 consumed
+    → w1 consumed jobs, credit 2
+    b1 delivers jobs 1
+    → w1 deliver jobs 1
+    b1 delivers jobs 2
+    → w1 deliver jobs 2
+    w1 done jobs id=d
+    → b1 ack 1
+    b1 unlinks
+    → w1 error d outcome_unknown: the broker b1 was lost before it answered
+    w1 done jobs id=e
+    → w1 acked e 0, 1 unknown
+    w1 consumes jobs credit=3
+    → w1 consumed jobs, credit 3
+    b1 links
+    → b1 consume jobs, credit 3
+    b1 has queue jobs
+    b1 consumed
+"#
+)]
+#[case::it_was_deleted_there(
+    r#"
+    b1 links
+    b1 has queue jobs
+    w1 consumes jobs id=q
+    → b1 consume jobs, credit 1
+    b1 refuses consume unknown_queue there is no queue jobs here any more
+    → w1 error q unknown_queue: there is no queue jobs here any more
+"#
+)]
+#[case::one_of_each(
+    r#"
+    w1 consumes near
+    → w1 consumed near, credit 1
+    c1 sends a near 1
+    → w1 deliver near 1
+    → c1 sent a fsync 1
+    b1 links
+    b1 has queue jobs
+    w1 consumes jobs
+    → b1 consume jobs, credit 1
+    b1 consumed
+    → w1 consumed jobs, credit 1
+    b1 delivers jobs 2
+    → w1 deliver jobs 2
+    w1 done jobs id=d
+    → b1 ack 1
+    w1 done near id=e
+    → w1 acked e 1
+    b1 acked
+    → w1 acked d 1
+"#
+)]
+#[case::one_at_a_time(
+    r#"
+    b1 links
+    b1 has queue jobs
+    c1 calls a mpreg.queue.next {"name":"jobs"}
+    → b1 call mpreg.queue.next {"name":"jobs"}
+    b1 returns mpreg.queue.next {"queue":"jobs","id":"01M82G1KCT1TCHKD0ZDNK6MWJG","payload":1}
+    → c1 result a {"queue":"jobs","id":"01M82G1KCT1TCHKD0ZDNK6MWJG","payload":1}
+    c1 dies
+    → b1 nack 1 delay=0
+"#
+)]
+#[case::nothing_came_in_time(
+    r#"
+    b1 links
+    b1 has queue jobs
+    c1 calls a mpreg.queue.next {"name":"jobs","timeout_ms":50}
+    → b1 call mpreg.queue.next {"name":"jobs","timeout_ms":50} 50ms left
+    +51ms
+    → c1 error a timeout: no message came in time
+    → b1 cancel mpreg.queue.next
+    b1 returns mpreg.queue.next {"queue":"jobs","id":"01M82G1KCT1TCHKD0ZDNK6MWJG","payload":1}
+    → b1 nack 1 delay=0
+"#
+)]
+#[case::who_waits_goes_on_waiting(
+    r#"
+    b1 links
+    b1 has queue jobs
+    c1 calls a mpreg.queue.next {"name":"jobs"}
+    → b1 call mpreg.queue.next {"name":"jobs"}
+    c1 calls b mpreg.queue.purge {"name":"jobs"}
+    → b1 call mpreg.queue.purge {"name":"jobs"}
+    b1 unlinks
+    → c1 error b outcome_unknown: the broker b1 was lost before it answered
+    b1 links
+    → b1 call mpreg.queue.next {"name":"jobs"}
+    b1 returns mpreg.queue.next {"queue":"jobs","id":"01M82G1KCT1TCHKD0ZDNK6MWJG","payload":1}
+    → c1 result a {"queue":"jobs","id":"01M82G1KCT1TCHKD0ZDNK6MWJG","payload":1}
+"#
+)]
+#[case::a_graph_that_ends_well(
+    r#"
+    w1 offers f
+    → w1 offered 1, credit 1
+    b1 links
+    b1 has queue jobs
+    c1 graph g
+      a: mpreg.queue.next kwargs={"name":"jobs"}
+      b: f [@a]
+    → b1 call mpreg.queue.next {"name":"jobs"}
+    b1 returns mpreg.queue.next {"id":"01M82G1KCT1TCHKD0ZDNK6MWJG","payload":1}
+    → w1 run f [{"id":"01M82G1KCT1TCHKD0ZDNK6MWJG","payload":1}]
+    w1 returns f 2
+    → b1 ack 1
+    b1 acked
+    → c1 graph g results {b=2}
+"#
+)]
+#[case::a_graph_that_comes_too_late(
+    r#"
+    w1 offers f
+    → w1 offered 1, credit 1
+    b1 links
+    b1 has queue jobs
+    c1 graph g
+      a: mpreg.queue.next kwargs={"name":"jobs"}
+      b: f [@a]
+    → b1 call mpreg.queue.next {"name":"jobs"}
+    b1 returns mpreg.queue.next {"id":"01M82G1KCT1TCHKD0ZDNK6MWJG","payload":1}
+    → w1 run f [{"id":"01M82G1KCT1TCHKD0ZDNK6MWJG","payload":1}]
+    w1 returns f 2
+    → b1 ack 1
+    b1 acked unknown
+    → c1 graph g error outcome_unknown: what it took counts as not acknowledged: a message that the
+        graph had taken was in its hands no longer results {b=2}
+"#
+)]
+#[case::a_graph_that_fails(
+    r#"
+    w1 offers f
+    → w1 offered 1, credit 1
+    b1 links
+    b1 has queue jobs
+    c1 graph g
+      a: mpreg.queue.next kwargs={"name":"jobs"}
+      b: f [@a]
+    → b1 call mpreg.queue.next {"name":"jobs"}
+    b1 returns mpreg.queue.next {"id":"01M82G1KCT1TCHKD0ZDNK6MWJG","payload":1}
+    → w1 run f [{"id":"01M82G1KCT1TCHKD0ZDNK6MWJG","payload":1}]
+    w1 fails f oops
+    → b1 nack 1 the graph failed: failed: step b: oops
+    → c1 graph g error at b failed: oops results {} steps {a done, b failed failed}
+"#
+)]
+#[case::what_is_for_it_here_while_its_broker_is_away(
+    r#"
+    b1 links
+    b1 has queue jobs
+    c1 sends m jobs 1
+    → b1 send jobs 1
+    → c1 sent m fsync 1 near
+    b1 unlinks
+    c1 calls p mpreg.queue.purge {"name":"jobs"}
+    → c1 result p {"queue":"jobs","messages":1}
+"#
+)]
+#[case::another_broker_takes_from_a_queue_here(
+    r#"
+    b1 links
+    b1 consumes jobs id=q
+    → b1 error q unknown_queue: there is no queue jobs here any more [queue]
+    c1 sends m jobs 1
+    → c1 sent m fsync 1
+    b1 consumes jobs id=q
+    → b1 consumed q jobs, credit 1
+    → b1 deliver jobs 1
+    +30001ms
+    → b1 cancel jobs
+"#
+)]
+fn taking(#[case] script: &str) {
     check(script);
 }
 

@@ -11,16 +11,23 @@
 //! b1 wants orders.#
 //! b1 publishes orders.eu 1
 //! b1 took jobs
+//! b1 consumed
+//! b1 delivers jobs 1
+//! b1 acked
+//! b1 lapses jobs
 //! b1 unlinks
 //! ```
 
-use smol_str::SmolStr;
+use std::sync::Arc;
+
+use smol_str::{SmolStr, ToSmolStr};
 
 use super::{Peer, Stage, Words};
-use crate::base::{Code, PeerId, Refusal};
-use crate::federation::{self, Delta, Fact, Key, Life, LinkId, Message, Spread};
+use crate::base::{Code, PeerId, Refusal, RunId};
+use crate::federation::{self, Delta, Fact, Key, Life, LinkId, Message as Told, Spread};
 use crate::node::Input;
-use crate::ops::Request;
+use crate::ops::{Delivered, Event, Request};
+use crate::store::Message;
 
 /// A neighbour at the other end of a link.
 #[derive(Debug)]
@@ -63,6 +70,20 @@ impl Stage {
                 let peer = self.peers[peer].id;
                 self.input(Input::Request { peer, request: Request::Sent { id } });
             }
+            "consumed" => {
+                let peer = self.peer(name);
+                let id = self.take(peer, "consume");
+                let request = Request::Consumed { id, credit: 1 };
+                self.input(Input::Request { peer: self.peers[peer].id, request });
+            }
+            "delivers" => self.deliver_from(name, words),
+            "acked" => self.ack_from(name, words),
+            "lapses" => {
+                let peer = self.peer(name);
+                let id = self.take(peer, words.word()).to_smolstr();
+                let request = Request::Cancel { id };
+                self.input(Input::Request { peer: self.peers[peer].id, request });
+            }
             "load" => {
                 let (in_flight, credit) = words.word().split_once('/').expect("in flight/credit");
                 let number = |text: &str| text.parse().expect("a number");
@@ -102,7 +123,7 @@ impl Stage {
         let who = self.neighbours.iter_mut().find(|of| of.life.node == name).expect("a link");
         who.events += 1 + words.option("lost").map_or(0, |lost| lost.parse().expect("a number"));
         let (link, from) = (who.link, who.life.clone());
-        let message = Message::Spread(Spread {
+        let message = Told::Spread(Spread {
             path: vec![from.node.clone()],
             from,
             to: vec![("n1".into(), who.events)],
@@ -115,11 +136,44 @@ impl Stage {
         self.input(Input::Link(federation::Input::Heard { link, message }));
     }
 
+    /// What was said of messages of its queues last is so now, or they were not in hand.
+    fn ack_from(&mut self, name: &str, words: &mut Words<'_>) {
+        let peer = self.peer(name);
+        let settle = self.peers[peer].settled.take().expect("something was settled");
+        let id = settle.id.as_deref().and_then(RunId::parse).expect("an answer is wanted");
+        let (ids, unknown) = match words.flag("unknown") {
+            true => (Vec::new(), settle.ids),
+            false => (settle.ids, Vec::new()),
+        };
+        let request = Request::Acked { id, ids, unknown };
+        self.input(Input::Request { peer: self.peers[peer].id, request });
+    }
+
+    /// A message of one of its queues.
+    fn deliver_from(&mut self, name: &str, words: &mut Words<'_>) {
+        let peer = self.peer(name);
+        self.links += 1;
+        let (queue, id) = (SmolStr::new(words.word()), RunId(u128::from(self.links) << 64));
+        let group = words.option("group").map(SmolStr::from);
+        let event = Arc::new(Event {
+            topic: SmolStr::default(),
+            payload: words.value().expect("a payload"),
+            headers: None,
+            message: id,
+        });
+        let (attempts, expires_ms, death) = Default::default();
+        let message = Message { event, key: None, priority: 0, attempts, expires_ms, death };
+        self.peers[peer].runs.push((queue.to_string(), id, true));
+        let told = Delivered { queue, group, id, attempt: 1, message: Arc::new(message) };
+        let request = Request::Delivered(Box::new(told));
+        self.input(Input::Request { peer: self.peers[peer].id, request });
+    }
+
     fn says(&mut self, name: &str, changes: Vec<(Key, Option<Fact>)>) {
         let who = self.neighbours.iter_mut().find(|of| of.life.node == name).expect("a link");
         let (from, link, life) = (who.version, who.link, who.life.clone());
         who.version += changes.len() as u64;
-        let message = Message::Delta(Delta { life, from, to: who.version, changes });
+        let message = Told::Delta(Delta { life, from, to: who.version, changes });
         self.input(Input::Link(federation::Input::Heard { link, message }));
     }
 
@@ -133,7 +187,8 @@ impl Stage {
             }
             None => {
                 let id = PeerId { slot: self.peers.len() as u32, generation: 0 };
-                self.peers.push(Peer { name: node.to_string(), id, runs: Vec::new() });
+                let (runs, settled) = Default::default();
+                self.peers.push(Peer { name: node.to_string(), id, runs, settled });
                 id
             }
         };
@@ -150,8 +205,8 @@ impl Stage {
 }
 
 /// What a neighbour is told, as far as it is not about the catalogs.
-pub(super) fn told(all: &[Neighbour], link: LinkId, message: &Message) -> Option<String> {
-    let Message::Spread(spread) = message else { return None };
+pub(super) fn told(all: &[Neighbour], link: LinkId, message: &Told) -> Option<String> {
+    let Told::Spread(spread) = message else { return None };
     let who = all.iter().find(|of| of.link == link)?;
     let payload = String::from_utf8_lossy(&spread.payload);
     let to: Vec<_> = spread.to.iter().map(|(node, _)| node.as_str()).collect();

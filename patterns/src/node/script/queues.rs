@@ -152,6 +152,9 @@ pub(super) fn told(reply: &Reply) -> String {
             let event = &told.message.event;
             let verb = if matches!(reply, Reply::Deliver(_)) { "deliver" } else { "send" };
             let mut text = format!("{verb} {}", told.queue);
+            if let Some(group) = &told.group {
+                write!(text, " for {group}").unwrap();
+            }
             if !event.topic.is_empty() {
                 write!(text, " of {}", event.topic).unwrap();
             }
@@ -167,6 +170,20 @@ pub(super) fn told(reply: &Reply) -> String {
                 some => format!(", {some} unknown"),
             };
             format!("acked {id} {}{unknown}", ids.len())
+        }
+        Reply::Consume { queue, group, credit, .. } => {
+            let group = group.as_ref().map_or(String::new(), |group| format!(" for {group}"));
+            format!("consume {queue}{group}, credit {credit}")
+        }
+        Reply::Settle(settle) => {
+            let mut text = format!("{} {}", settle.verdict.as_str(), settle.ids.len());
+            if let Verdict::Nack { delay_ms, reason, dead } = &settle.verdict {
+                let delay = delay_ms.map(|ms| format!(" delay={ms}"));
+                let reason = reason.as_ref().map(|reason| format!(" {reason}"));
+                let dead = dead.then(|| " dead".to_owned());
+                text.extend([delay, dead, reason].into_iter().flatten());
+            }
+            text
         }
         other => format!("{other:?}"),
     }

@@ -62,7 +62,9 @@ pub(super) fn told(reply: &Reply) -> String {
         | Reply::Consumed { .. }
         | Reply::Deliver(_)
         | Reply::HandOver(_)
-        | Reply::Acked { .. } => queues::told(reply),
+        | Reply::Acked { .. }
+        | Reply::Consume { .. }
+        | Reply::Settle(_) => queues::told(reply),
     }
 }
 

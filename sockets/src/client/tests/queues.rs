@@ -81,8 +81,9 @@ impl Fake {
             let (event, key, priority, attempts) = (Arc::new(event), None, 0, 0);
             let (expires_ms, death) = (None, None);
             let message = Message { event, key, priority, attempts, expires_ms, death };
-            let (queue, id, message) = (queue.into(), RunId(id), Arc::new(message));
-            Reply::Deliver(Box::new(Delivered { queue, id, attempt: 1, message }))
+            let (queue, group, id) = (queue.into(), None, RunId(id));
+            let message = Arc::new(message);
+            Reply::Deliver(Box::new(Delivered { queue, group, id, attempt: 1, message }))
         };
         let replies: Vec<Reply> = ids.iter().map(reply).collect();
         self.send(&replies);

@@ -73,10 +73,11 @@ fn put_send(send: &Send, out: &mut Vec<u8>) {
 
 #[inline]
 fn put_deliver(delivered: &Delivered, out: &mut Vec<u8>) {
-    let Delivered { queue, id, attempt, message } = delivered;
+    let Delivered { queue, group, id, attempt, message } = delivered;
     let event = &message.event;
     out.extend_from_slice(&DELIVER);
     put_bytes(queue.as_bytes(), out);
+    put_text(group.as_ref(), out);
     out.extend_from_slice(&id.0.to_le_bytes());
     out.extend_from_slice(&attempt.to_le_bytes());
     out.extend_from_slice(&event.message.0.to_le_bytes());
@@ -125,7 +126,7 @@ pub(super) fn take_ack(rest: &mut &[u8]) -> Option<Request> {
     Some(Request::Settle(Settle { id: None, ids, verdict: Verdict::Ack }))
 }
 
-/// A delivery without key, priority and headers.
+/// A delivery without group, key, priority and headers.
 #[inline]
 pub(super) fn take_deliver(
     rest: &mut &[u8],
@@ -133,6 +134,7 @@ pub(super) fn take_deliver(
     context: &Context<'_>,
 ) -> Option<Reply> {
     let queue = last.name(take_bytes(rest)?, |_| true)?;
+    let [0] = *array(rest)? else { return None };
     let id = RunId(u128::from_le_bytes(*array(rest)?));
     let attempt = u32::from_le_bytes(*array(rest)?);
     let message = RunId(u128::from_le_bytes(*array(rest)?));
@@ -142,7 +144,8 @@ pub(super) fn take_deliver(
     let [0] = *array(rest)? else { return None };
     let event = Event { topic, payload, headers: None, message };
     let message = Arc::new(received(event, None, 0, attempt));
-    Some(Reply::Deliver(Box::new(Delivered { queue: queue.clone(), id, attempt, message })))
+    let (queue, group) = (queue.clone(), None);
+    Some(Reply::Deliver(Box::new(Delivered { queue, group, id, attempt, message })))
 }
 
 #[inline]

@@ -65,6 +65,7 @@ impl<'a> Fields<'a> {
     pub(super) fn deliver(&self) -> Result<Op<'a>, Refusal> {
         Ok(Op::Deliver(DeliverOp {
             queue: self.some_text(Field::Queue)?,
+            group: self.text(Field::Group)?,
             id: self.ulid(Field::Id)?.ok_or_else(|| missing(Field::Id))?,
             attempt: self.small(Field::Attempt)?.unwrap_or(1),
             message: self.message()?,

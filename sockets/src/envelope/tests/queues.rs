@@ -41,8 +41,8 @@ fn delivery(payload: Value, headers: Option<&str>) -> Reply {
         expires_ms: None,
         death: None,
     };
-    let (queue, id) = ("q".into(), RunId(7));
-    Reply::Deliver(Box::new(Delivered { queue, id, attempt: 1, message: message.into() }))
+    let (queue, group, id) = ("q".into(), None, RunId(7));
+    Reply::Deliver(Box::new(Delivered { queue, group, id, attempt: 1, message: message.into() }))
 }
 
 #[rstest]
@@ -286,14 +286,14 @@ fn request() -> impl Strategy<Value = Request> {
 
 prop_compose! {
     fn deliver()(
-        event in message(), queue in name(), id in id(), attempt in 1_u32.., key in label(),
-        priority in 0_u8..10,
+        event in message(), queue in name(), group in prop::option::of(name()), id in id(),
+        attempt in 1_u32.., key in label(), priority in 0_u8..10,
     ) -> Reply {
         let (event, key, attempts) = (Arc::new(event), key.map(Into::into), attempt - 1);
         let (expires_ms, death) = (None, None);
         let message = store::Message { event, key, priority, attempts, expires_ms, death };
-        let (queue, message) = (queue.into(), Arc::new(message));
-        Reply::Deliver(Box::new(Delivered { queue, id, attempt, message }))
+        let (queue, group, message) = (queue.into(), group.map(Into::into), Arc::new(message));
+        Reply::Deliver(Box::new(Delivered { queue, group, id, attempt, message }))
     }
 }
 

@@ -73,6 +73,7 @@ impl Writer<'_> {
 
     fn deliver(&mut self, op: &DeliverOp<'_>) -> Result<(), Fault> {
         self.field("queue", op.queue.as_str());
+        self.text("group", op.group.as_ref());
         self.ulid("id", Some(op.id));
         self.number("attempt", Some(u64::from(op.attempt)));
         self.ulid("message", Some(op.message));

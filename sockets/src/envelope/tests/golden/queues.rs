@@ -80,7 +80,8 @@ pub(super) fn replies() -> Vec<(&'static str, Reply)> {
         let (expires_ms, death) = (None, None);
         let message = Message { event, key, priority, attempts, expires_ms, death };
         let (queue, id) = ("thumbnails".into(), RunId(run().0 + 1));
-        Reply::Deliver(Box::new(Delivered { queue, id, attempt, message: message.into() }))
+        let group = (attempt > 1).then(|| "copies".into());
+        Reply::Deliver(Box::new(Delivered { queue, group, id, attempt, message: message.into() }))
     };
     let acked = |unknown| Reply::Acked { id: "a1".into(), ids: vec![run()], unknown };
     let full = message("orders.eu", json("[null]"), Some("{\"k\":\"é\"}"), run());

@@ -1,5 +1,6 @@
 //! What is said over a link: numbered, kept until the other side has it, said again if need be.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::{Frame, Nonce, Output, Resume, SessionId, is_control, weight};
@@ -22,7 +23,9 @@ const ACK_MESSAGES: u64 = 256;
 /// or bytes of them, have come.
 const ACK_BYTES: usize = 1 << 20;
 /// A cost is told anew when it has moved by a quarter, and by so much.
-const COST_STEP_US: u32 = 200;
+const COST_STEP_US: u32 = 500;
+/// The way takes as long as the fastest of so many pings: a busy machine is no longer way.
+const PINGS: usize = 8;
 
 /// What has crossed a link.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,8 +56,8 @@ pub(super) struct Link {
     ack_ns: Option<u64>,
     unacked: (u64, usize),
     pub(super) rtt_us: u32,
-    /// Whether the time there and back was measured, not guessed.
-    measured: bool,
+    /// How long the last pings took.
+    pings_us: VecDeque<u32>,
     pub(super) cost_us: u32,
     pub(super) counts: Counts,
 }
@@ -80,7 +83,7 @@ impl Link {
             ack_ns: None,
             unacked: (0, 0),
             rtt_us,
-            measured: false,
+            pings_us: VecDeque::with_capacity(PINGS),
             cost_us: rtt_us.saturating_add(price_us),
             counts: Counts::default(),
         }
@@ -215,11 +218,11 @@ impl Link {
 
     /// A ping has come back. Tells the new cost if it is another one.
     pub(super) fn measured(&mut self, rtt_us: u32, price_us: u32, out: &mut Out<Output>) {
-        self.rtt_us = match self.measured {
-            true => self.rtt_us - self.rtt_us / 8 + rtt_us / 8,
-            false => rtt_us,
-        };
-        self.measured = true;
+        if self.pings_us.len() == PINGS {
+            self.pings_us.pop_front();
+        }
+        self.pings_us.push_back(rtt_us);
+        self.rtt_us = self.pings_us.iter().copied().min().unwrap_or(rtt_us);
         let cost_us = self.rtt_us.saturating_add(price_us);
         let moved = cost_us.abs_diff(self.cost_us);
         if moved > self.cost_us / 4 && moved >= COST_STEP_US {

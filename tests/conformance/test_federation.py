@@ -382,7 +382,7 @@ def test_killing_the_broker_of_half_of_the_workers_moves_its_calls_at_once():
                     b.kill()
                 began[f"w{number}"] = now = time.monotonic()
                 peer.send({"op": "call", "id": f"w{number}", "fun": "work", "args": [number]})
-                # Half of what one half of the workers can do, so that none has to wait for its turn.
+                # Half of what half of the workers can do, so that none waits for its turn.
                 while peer.poll(max(now + 0.01 - time.monotonic(), 0)):
                     reply = peer.reply()
                     slowest = max(slowest, time.monotonic() - began.pop(reply["id"]))

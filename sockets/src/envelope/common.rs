@@ -11,13 +11,13 @@ use std::sync::Arc;
 use mpreg_patterns::base::RunId;
 use mpreg_patterns::base::names::is_name;
 use mpreg_patterns::names::is_reserved;
-use mpreg_patterns::ops::{Call, Delivery, Event, Publish, Reply, Request, Run};
+use mpreg_patterns::ops::{Call, CallOptions, Delivery, Event, Publish, Reply, Request, Run};
 use mpreg_patterns::values::{Body, Kind, Value};
 use smol_str::SmolStr;
 
 use super::encode::Outgoing;
 use super::op::Raw;
-use super::request::{Context, is_id, may_be_args, may_be_kwargs};
+use super::request::{Context, is_id, may_be_args, may_be_kwargs, timeout};
 
 /// Their variants, and those of the two kinds of ids.
 const CALL: [u8; 4] = [4, 0, 0, 0];
@@ -31,8 +31,10 @@ const DELIVER: [u8; 4] = [26, 0, 0, 0];
 const ACK: [u8; 4] = [27, 0, 0, 0];
 const NAMED: [u8; 4] = [0; 4];
 const OF_A_RUN: [u8; 4] = [1, 0, 0, 0];
-/// What follows the arguments of a call without options: no `kwargs`, no locs, and so on.
-const NO_OPTIONS: [u8; 15] = [0; 15];
+/// What follows the arguments of a plain call: no `kwargs`, no locs, no version,
+const NOT_WHERE: [u8; 10] = [0; 10];
+/// and after the time for it and whether it may be repeated: no `wait`, no `progress`, no `track`.
+const NOT_HOW: [u8; 3] = [0; 3];
 
 /// Appends a message that is one of these; false, and nothing is appended, for any other.
 #[inline]
@@ -49,8 +51,15 @@ pub(super) fn put(message: Outgoing<'_>, out: &mut Vec<u8>) -> bool {
             out.extend_from_slice(&run.0.to_le_bytes());
             put_outcome(&body.value, out);
         }
-        Outgoing::Request(Request::Call(call)) if is_plain(call) => put_call(call, out),
-        Outgoing::Call(call) if is_plain(call) => put_call(call, out),
+        Outgoing::Request(Request::Call(call)) if is_plain(call) && !call.options.wait => {
+            put_call(&call.id, call, call.options.timeout_ms, out);
+        }
+        Outgoing::Call(call) if is_plain(call) && !call.options.wait => {
+            put_call(&call.id, call, call.options.timeout_ms, out);
+        }
+        Outgoing::Reply(Reply::Call(run)) if is_plain(&run.call) => {
+            put_call(run.id.text(&mut [0; 26]), &run.call, Some(run.deadline_ms), out);
+        }
         Outgoing::Reply(Reply::Event(delivery)) => put_event(delivery, out),
         Outgoing::Request(Request::Publish(publish)) => put_publish(publish, out),
         _ => return queues::put(message, out),
@@ -59,24 +68,31 @@ pub(super) fn put(message: Outgoing<'_>, out: &mut Vec<u8>) -> bool {
 }
 
 fn is_plain(call: &Call) -> bool {
-    let options = &call.options;
-    let any = options.timeout_ms.is_some()
-        || options.idempotent.is_some()
-        || options.wait
-        || options.version.is_some()
-        || !options.locs.is_empty();
+    let any = call.options.version.is_some() || !call.options.locs.is_empty();
     !(any || call.progress || call.track.is_some())
         && call.kwargs.is_none()
         && call.frames.is_empty()
 }
 
 #[inline]
-fn put_call(call: &Call, out: &mut Vec<u8>) {
+fn put_call(id: &str, call: &Call, timeout_ms: Option<u64>, out: &mut Vec<u8>) {
     out.extend_from_slice(&CALL);
-    put_bytes(call.id.as_bytes(), out);
+    put_bytes(id.as_bytes(), out);
     put_bytes(call.fun.as_bytes(), out);
     put_optional(call.args.as_ref(), out);
-    out.extend_from_slice(&NO_OPTIONS);
+    out.extend_from_slice(&NOT_WHERE);
+    match timeout_ms {
+        None => out.push(0),
+        Some(ms) => {
+            out.push(1);
+            out.extend_from_slice(&ms.to_le_bytes());
+        }
+    }
+    match call.options.idempotent {
+        None => out.push(0),
+        Some(idempotent) => out.extend_from_slice(&[1, u8::from(idempotent)]),
+    }
+    out.extend_from_slice(&NOT_HOW);
 }
 
 #[inline]
@@ -176,8 +192,12 @@ pub(super) fn take_request(
     let request = match *array(&mut ahead)? {
         CALL => take_call(&mut ahead, last, context)?,
         RESULT => {
-            let (OF_A_RUN, run) = (*array(&mut ahead)?, array(&mut ahead)?) else { return None };
-            let run = RunId(u128::from_le_bytes(*run));
+            let run = match *array(&mut ahead)? {
+                OF_A_RUN => RunId(u128::from_le_bytes(*array(&mut ahead)?)),
+                // As other brokers and JSON have it.
+                NAMED => RunId::parse(take_id(&mut ahead)?)?,
+                _ => return None,
+            };
             Request::Result { run, body: take_outcome(&mut ahead, context)? }
         }
         PUBLISH => take_publish(&mut ahead, last, context)?,
@@ -222,13 +242,30 @@ fn take_call(rest: &mut &[u8], last: &mut Last, context: &Context<'_>) -> Option
     let id = take_id(rest)?;
     let fun = last.name(take_bytes(rest)?, is_name)?;
     let args = take_optional(rest)?;
-    if *array(rest)? != NO_OPTIONS || !args.as_ref().is_none_or(may_be_args) {
+    if *array(rest)? != NOT_WHERE || !args.as_ref().is_none_or(may_be_args) {
+        return None;
+    }
+    let timeout_ms = match *array(rest)? {
+        [0] => None,
+        [1] => timeout(Some(u64::from_le_bytes(*array(rest)?)), context.limits).ok()?,
+        _ => return None,
+    };
+    let idempotent = match *array(rest)? {
+        [0] => None,
+        [1] => match *array(rest)? {
+            [repeats @ (0 | 1)] => Some(repeats == 1),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    if *array(rest)? != NOT_HOW {
         return None;
     }
     Some(Request::Call(Arc::new(Call {
         id: SmolStr::new(id),
         fun: fun.clone(),
         args: args.map(|args| context.value(&args)),
+        options: CallOptions { timeout_ms, idempotent, ..CallOptions::default() },
         ..Call::default()
     })))
 }

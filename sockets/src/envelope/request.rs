@@ -163,7 +163,7 @@ fn words(field: &str, texts: &[Text<'_>], most: usize) -> Result<Vec<SmolStr>, R
     Ok(texts.iter().map(|text| SmolStr::new(text.as_str())).collect())
 }
 
-fn timeout(ms: Option<u64>, limits: &Limits) -> Result<Option<u64>, Refusal> {
+pub(super) fn timeout(ms: Option<u64>, limits: &Limits) -> Result<Option<u64>, Refusal> {
     match ms {
         Some(ms) if ms == 0 || ms > limits.timeout_ms => {
             let text = format!("`timeout_ms` takes 1 to {}", limits.timeout_ms);

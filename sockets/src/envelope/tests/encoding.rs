@@ -138,6 +138,10 @@ fn bytes_as_arguments_are_one_argument() {
     assert_eq!(args, Some("[{\"$frame\":1}],\"deadline_ms\":5,\"attempt\":1} +raw"));
 }
 
+fn with(options: CallOptions) -> Call {
+    Call { options, ..Call::default() }
+}
+
 /// A batch takes the short cut where there is one, a frame of its own never does.
 #[rstest]
 #[case(Call::default())]
@@ -146,7 +150,10 @@ fn bytes_as_arguments_are_one_argument() {
 #[case(Call { kwargs: Some(json("{}")), ..Call::default() })]
 #[case(Call { progress: true, ..Call::default() })]
 #[case(Call { track: Some(run()), ..Call::default() })]
-#[case(Call { options: CallOptions { wait: true, ..CallOptions::default() }, ..Call::default() })]
+#[case(with(CallOptions { wait: true, ..CallOptions::default() }))]
+#[case(with(CallOptions { timeout_ms: Some(7), ..CallOptions::default() }))]
+#[case(with(CallOptions { idempotent: Some(true), ..CallOptions::default() }))]
+#[case(with(CallOptions { locs: vec!["x".into()], ..CallOptions::default() }))]
 fn the_short_cut_leads_to_the_same(#[case] call: Call) {
     let call = Call { id: "a".into(), fun: "f".into(), ..call };
     let run = Run { id: run(), call: call.clone().into(), deadline_ms: 5, attempt: 2 };
@@ -163,13 +170,21 @@ fn the_short_cut_leads_to_the_same(#[case] call: Call) {
         assert_eq!(item.result, Ok(request.clone()))
     })
     .unwrap();
-    same((&Reply::Run(run)).into());
+    same((&Reply::Run(run.clone())).into());
+    same((&Reply::Call(run)).into());
     same((&Request::Result { run: self::run(), body: plain("1").into() }).into());
     same((&result("a", plain("1"))).into());
     same(
         (&Reply::Result { id: "a".into(), body: plain("1").into(), track: Some(self::run()) })
             .into(),
     );
+    // As one broker answers another: the outcome of the run that it names.
+    let named = same((&result(&self::run().to_string(), plain("1"))).into());
+    let of_it = Request::Result { run: self::run(), body: plain("1").into() };
+    decode(&named, vec![], &Limits::default(), &mut |item| {
+        assert_eq!(item.result, Ok(of_it.clone()))
+    })
+    .unwrap();
 }
 
 #[test]

@@ -7,7 +7,7 @@ use bincode::{DefaultOptions, Options};
 use lz4_flex::block::{compress_into, decompress_into, get_maximum_output_size};
 use mpreg_patterns::base::limits::FRAME_BYTES;
 use mpreg_patterns::federation::Message;
-use mpreg_patterns::federation::links::Frame;
+use mpreg_patterns::federation::links::{Frame, weight};
 
 /// The first byte of a frame as it is.
 const PLAIN: u8 = 1;
@@ -15,6 +15,8 @@ const PLAIN: u8 = 1;
 const PACKED: u8 = 2;
 /// Before the block.
 const PACKED_HEAD: usize = 5;
+/// What a frame without messages takes.
+const HEAD: usize = 128;
 /// Smaller frames are not worth compressing.
 const PACK_BYTES: usize = 1 << 10;
 
@@ -32,10 +34,20 @@ fn options() -> impl Options {
     DefaultOptions::new().with_fixint_encoding().with_limit(FRAME_BYTES as u64)
 }
 
+/// About how much there is to write.
+fn size_of_messages(frame: &Frame<Arc<Message>>) -> usize {
+    match frame {
+        Frame::Messages { messages, .. } => messages.iter().map(|message| weight(message)).sum(),
+        _ => 0,
+    }
+}
+
 /// Writes a frame. None where it is larger than any may be.
 #[must_use]
 pub fn encode(frame: &Frame<Arc<Message>>, packs: bool) -> Option<Vec<u8>> {
-    let mut bytes = vec![PLAIN];
+    // A vector that grows moves what is in it, and such sizes come from the system each time.
+    let mut bytes = Vec::with_capacity(HEAD + size_of_messages(frame));
+    bytes.push(PLAIN);
     options().serialize_into(&mut bytes, frame).ok()?;
     if packs && bytes.len() > PACK_BYTES {
         return Some(pack(&bytes[1..]).unwrap_or(bytes));

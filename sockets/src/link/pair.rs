@@ -24,6 +24,8 @@ const CONNECT_MS: i32 = 1_000;
 /// How long the last word may take to leave.
 const LINGER_MS: i32 = 200;
 const SOCKET_BATCH_BYTES: i32 = 64 << 10;
+/// Frames of this size are not copied once more for libzmq.
+const MOVED_BYTES: usize = 4 << 10;
 
 /// What a session brings.
 #[derive(Debug)]
@@ -156,12 +158,20 @@ impl Pair {
 
     /// Says what waits here. False where some of it still does.
     pub fn flush(&mut self) -> Result<bool, Error> {
-        while let Some(bytes) = self.waiting.front() {
-            match self.socket.send(&bytes[..], DONTWAIT) {
-                Ok(()) => drop(self.waiting.pop_front()),
-                Err(Error::EAGAIN) => return Ok(false),
-                Err(error) => return Err(error),
+        while let Some(bytes) = self.waiting.front_mut() {
+            if bytes.len() < MOVED_BYTES {
+                match self.socket.send(&bytes[..], DONTWAIT) {
+                    Ok(()) => {}
+                    Err(Error::EAGAIN) => return Ok(false),
+                    Err(error) => return Err(error),
+                }
+            } else if self.socket.get_events()?.contains(POLLOUT) {
+                // What is not taken would be gone, and nobody else takes this room.
+                self.socket.send(zmq::Message::from(std::mem::take(bytes)), DONTWAIT)?;
+            } else {
+                return Ok(false);
             }
+            self.waiting.pop_front();
         }
         Ok(true)
     }

@@ -25,6 +25,7 @@ use mpreg_sockets::inlet::Inlet;
 use mpreg_sockets::router::{Incoming, Prefix, Router, Sent};
 use mpreg_sockets::session::{Parcel, Refused};
 use mpreg_sockets::subscribe::SubscribeSocket;
+use mpreg_sockets::wait::Wait;
 use serde_json::json;
 use smol_str::SmolStr;
 
@@ -38,6 +39,7 @@ use links::Wiring;
 pub(crate) use memory::begin_small;
 use outlets::Outlets;
 use peers::{Peer, Way};
+use sleep::Stirred;
 
 /// Messages read before anything is answered: bounds both latency and memory of a turn.
 const MESSAGES_PER_TURN: usize = 1_024;
@@ -95,6 +97,8 @@ pub(crate) struct Core {
     wiring: Wiring,
     store: Store,
     ear: zmq::Socket,
+    wait: Wait,
+    stirred: Stirred,
     /// Whether there is so much memory that it comes in huge pages.
     huge_pages: bool,
 }
@@ -136,6 +140,8 @@ impl Core {
             wiring: Wiring::new(sockets.context, sockets.bridge, links, name, ends),
             store,
             ear,
+            wait: Wait::default(),
+            stirred: Stirred::ALL,
             huge_pages: false,
         };
         let opened = node::Input::Stored(Told::Opened { lines });
@@ -156,10 +162,7 @@ impl Core {
             let now = self.now();
             let mut more = self.read_store(now);
             if !self.node.is_beginning() {
-                more |= self.read(now);
-                more |= self.read_publishers(now);
-                more |= self.read_subscribers(now);
-                more |= self.read_pushers(now);
+                more |= self.read_stirred(now);
                 more |= self.read_links(now);
             }
             self.tick(now);
@@ -190,6 +193,29 @@ impl Core {
                 self.sleep(drain_until.map_or(next_sweep, |until| until.min(next_sweep)));
             }
         }
+    }
+
+    /// Reads from the sockets that may have something. True when more may be waiting.
+    fn read_stirred(&mut self, now: Time) -> bool {
+        if self.stirred.door {
+            self.stirred.door = self.read(now);
+        }
+        let mut more = self.stirred.door;
+        if self.stirred.publish {
+            let some = self.read_publishers(now);
+            self.stirred.publish = some || self.node.awaits_disk();
+            more |= some;
+        }
+        if self.stirred.subscribe {
+            self.stirred.subscribe = self.read_subscribers(now);
+            more |= self.stirred.subscribe;
+        }
+        if self.stirred.push {
+            let some = self.read_pushers(now);
+            self.stirred.push = some || self.node.awaits_disk();
+            more |= some;
+        }
+        more
     }
 
     /// Reads what is waiting, up to a bound. True when more may be waiting.
@@ -482,6 +508,7 @@ impl Core {
         let sent = match peer.map(|peer| &peer.way) {
             None => return,
             Some(Way::Door(to)) => {
+                self.stirred.door = true;
                 self.router.send(to, parcel.prefix(), parcel.body(), parcel.frames())
             }
             Some(Way::Far) => Ok(self.carry(now, id, &parcel)),
@@ -528,6 +555,7 @@ impl Core {
 
     /// Looks for peers that are gone without a word, and refreshes the gauges.
     fn sweep(&mut self, now: Time) {
+        self.stirred = Stirred::ALL;
         let gone: Vec<u32> = self
             .peers
             .iter()

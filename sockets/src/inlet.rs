@@ -4,6 +4,12 @@
 //! a topic, from a PUSH a topic or a queue: the rules tell which. Neither hears anything back, so
 //! what is wrong with a message is told here, to be counted and published.
 
+impl Listens for Inlet {
+    fn socket(&self) -> &Socket {
+        &self.socket
+    }
+}
+
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +29,7 @@ use zmq::{Context, DONTWAIT, Message, Socket};
 
 use crate::raw;
 use crate::router::into_bytes;
+use crate::wait::Listens;
 
 /// Messages that libzmq reads ahead from one peer. They may be large, so no more than a few
 /// milliseconds of small ones; beyond that TCP holds the peer back: a PUB then drops, a PUSH waits.

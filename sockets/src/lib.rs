@@ -2,8 +2,9 @@
 //!
 //! In reading order: [`envelope`] (bytes to requests and replies, and back), [`session`] (how one
 //! peer speaks), [`router`] (the door's socket), [`inlet`], [`subscribe`] and [`outlet`] (where
-//! plain PUB, PUSH, SUB and PULL sockets connect), [`link`] (what joins brokers), [`client`] (the
-//! Rust client and worker), [`raw`] (libzmq options without a safe method).
+//! plain PUB, PUSH, SUB and PULL sockets connect), [`link`] (what joins brokers), [`wait`] (until a
+//! socket rings), [`client`] (the Rust client and worker), [`raw`] (libzmq options without a safe
+//! method).
 
 pub mod client;
 pub mod envelope;
@@ -14,3 +15,4 @@ pub mod raw;
 pub mod router;
 pub mod session;
 pub mod subscribe;
+pub mod wait;

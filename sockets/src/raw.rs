@@ -14,6 +14,15 @@ use tokio::io::unix::AsyncFd;
 
 use zmq::{Error, Socket};
 
+/// Waits until one of the descriptors is ready. None is, if a signal came first.
+pub fn poll(descriptors: &mut [libc::pollfd], ms: c_int) {
+    let count = descriptors.len() as libc::nfds_t;
+    // SAFETY: as many descriptors as are said, which nobody else writes to meanwhile.
+    if unsafe { libc::poll(descriptors.as_mut_ptr(), count, ms) } < 0 {
+        descriptors.iter_mut().for_each(|of| of.revents = 0);
+    }
+}
+
 /// Gives memory back to the system that libzmq has freed: glibc keeps it, and after a crowd has
 /// gone that is tens of kilobytes a connection. Some 10 ms for 10,000 connections.
 pub fn give_memory_back() {

@@ -6,6 +6,7 @@ use mpreg_patterns::values::Frames;
 use zmq::{Context, DONTWAIT, Message, SNDMORE, Socket};
 
 use crate::raw;
+use crate::wait::Listens;
 
 /// Frames below this size are copied out of libzmq's buffer, larger ones share it.
 const COPY_BYTES: usize = 1 << 10;
@@ -225,6 +226,12 @@ pub fn into_bytes(message: Message) -> Bytes {
         Bytes::copy_from_slice(&message)
     } else {
         Bytes::from_owner(Owner(message))
+    }
+}
+
+impl Listens for Router {
+    fn socket(&self) -> &Socket {
+        &self.socket
     }
 }
 

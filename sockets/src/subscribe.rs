@@ -22,6 +22,7 @@ use smol_str::SmolStr;
 use zmq::{Context, DONTWAIT, Message, SNDMORE, Socket};
 
 use crate::raw::{self, Shared};
+use crate::wait::Listens;
 
 /// Messages that wait for one subscriber before it loses some: two batches of events, or one that
 /// matches two of its patterns, taken in by one turn. Small ones hold about 20 MB at most.
@@ -277,6 +278,12 @@ impl Failure<'_> {
             field: refusal.field.as_deref(),
         };
         serde_json::to_vec(&failure).unwrap_or_default()
+    }
+}
+
+impl Listens for SubscribeSocket {
+    fn socket(&self) -> &Socket {
+        &self.socket
     }
 }
 

@@ -7,6 +7,7 @@ use mpreg_patterns::federation::links::{DialId, Frame, Input, Links, Output, Ses
 use mpreg_patterns::federation::{self, LinkId, Message};
 use mpreg_patterns::node::{self, LinkTask};
 use mpreg_sockets::link::{Answer, Bridge, Dialler, Pair, pair, reached};
+use mpreg_sockets::wait::Wait;
 use smol_str::{SmolStr, format_smolstr};
 
 use super::Core;
@@ -50,16 +51,44 @@ impl Wiring {
         Self { links, out, context, node, bridge, ends, dials, sessions }
     }
 
-    /// For `zmq::poll`: the bridge.
-    pub(super) fn poll_item(&self) -> zmq::PollItem<'_> {
-        self.bridge.poll_item()
+    /// The bridge.
+    pub(super) const fn bridge(&self) -> &Bridge {
+        &self.bridge
     }
 
-    /// The others.
+    /// For `zmq::poll`: the other sockets.
     pub(super) fn poll_items(&self) -> impl Iterator<Item = zmq::PollItem<'_>> {
         let dials = self.dials.values().map(Dialler::poll_item);
         let sessions = self.sessions.values().flat_map(Pair::poll_items);
         dials.chain(sessions)
+    }
+
+    /// Whether something else than what comes over sessions is waited for.
+    pub(super) fn is_unusual(&self) -> bool {
+        !self.dials.is_empty() || self.sessions.values().any(Pair::is_blocked)
+    }
+
+    /// Whether something has come over a session that was used for sending.
+    pub(super) fn look(&mut self) -> bool {
+        self.sessions.values_mut().any(Pair::look)
+    }
+
+    /// Waits for the sessions too.
+    pub(super) fn wait_for(&self, wait: &mut Wait) {
+        self.sessions.values().flat_map(Pair::listeners).for_each(|socket| wait.add(socket));
+    }
+
+    /// Notes which sessions have rung, the first of them from that place on; without, all.
+    pub(super) fn rang(&mut self, wait: Option<(&Wait, usize)>) {
+        for (index, pair) in self.sessions.values_mut().enumerate() {
+            let rang = |(wait, first): (&Wait, usize)| {
+                let place = first + 2 * index;
+                wait.rang(place) || wait.rang(place + 1)
+            };
+            if wait.is_none_or(rang) {
+                pair.stir();
+            }
+        }
     }
 
     /// Binds a PAIR for one who reaches this broker under that host.
@@ -131,12 +160,15 @@ impl Core {
 
     /// Takes what came from other brokers, up to a bound. True when there may be more.
     pub(super) fn read_links(&mut self, now: Time) -> bool {
-        self.read_bridge(now);
+        if self.stirred.bridge {
+            self.stirred.bridge = self.read_bridge(now);
+        }
         if self.wiring.dials.is_empty() && self.wiring.sessions.is_empty() {
             return false;
         }
         self.read_answers(now);
-        let sessions: Vec<SessionId> = self.wiring.sessions.keys().copied().collect();
+        let stirred = self.wiring.sessions.iter().filter(|(_, pair)| pair.is_stirred());
+        let sessions: Vec<SessionId> = stirred.map(|(session, _)| *session).collect();
         let mut more = false;
         for session in sessions {
             more |= self.read_session(now, session);
@@ -145,14 +177,19 @@ impl Core {
         more
     }
 
-    fn read_bridge(&mut self, now: Time) {
+    /// True when there may be more.
+    fn read_bridge(&mut self, now: Time) -> bool {
         for _ in 0..FRAMES_PER_TURN {
             match self.wiring.bridge.receive() {
                 Ok(Some((asker, ask))) => self.link_input(now, Input::Asked { asker, ask }),
-                Ok(None) => return,
-                Err(error) => return log::error!("reading the bridge failed: {error}"),
+                Ok(None) => return false,
+                Err(error) => {
+                    log::error!("reading the bridge failed: {error}");
+                    return false;
+                }
             }
         }
+        true
     }
 
     fn read_answers(&mut self, now: Time) {
@@ -291,6 +328,7 @@ impl Core {
                 self.link_input(now, Input::Bound { session, endpoint });
             }
             Output::Answer { asker, answer } => {
+                self.stirred.bridge = true;
                 if let Err(error) = self.wiring.bridge.answer(&asker, &answer) {
                     log::warn!("answering at the bridge failed: {error}");
                 }

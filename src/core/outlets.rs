@@ -39,6 +39,11 @@ impl Outlets {
         blocked.map(|open| open.socket.poll_item())
     }
 
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
     /// Whether one waits for what libzmq does not tell of.
     pub(super) fn are_full(&self) -> bool {
         self.open.values().any(|open| !open.flows && open.socket.is_full())

@@ -53,6 +53,7 @@ impl Core {
         self.traffic.peers_refused += 1;
         let message = format!("{} peers are connected", self.limits.peers);
         let reply = error_reply(None, None, Refusal::new(Code::Busy, message));
+        self.stirred.door = true;
         if let Ok(message) = envelope::lone(envelope::Encoding::Json, &reply) {
             let _ = self.router.send(routing_id, prefix, &message.body, &message.frames);
         }

@@ -75,6 +75,7 @@ impl Core {
 
     /// Sends an event to the SUB sockets that hold a text.
     pub(super) fn broadcast(&mut self, told: &Broadcast) {
+        self.stirred.subscribe = true;
         let headers = told.seq.map(|seq| headers(told, seq));
         let (topic, payload) = (&told.event.topic, &told.event.payload.bytes);
         match self.subscribe.publish(&told.text, topic, payload, headers.as_deref()) {

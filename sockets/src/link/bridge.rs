@@ -5,9 +5,10 @@ use mpreg_patterns::base::refusal::cut;
 use mpreg_patterns::base::{Code, Refusal};
 use mpreg_patterns::federation::links::{Agreed, Ask, Asker};
 use serde_json::{Value as Json, json};
-use zmq::{Context, Message};
+use zmq::{Context, Message, Socket};
 
 use crate::router::{Incoming, Prefix, Router};
+use crate::wait::Listens;
 
 /// No request is longer.
 const ASK_BYTES: usize = 16 << 10;
@@ -23,6 +24,12 @@ pub struct Bridge {
     door: String,
 }
 
+impl Listens for Bridge {
+    fn socket(&self) -> &Socket {
+        self.router.socket()
+    }
+}
+
 impl Bridge {
     /// Binds a ROUTER for the broker whose door is elsewhere. Errors are libzmq's: EADDRINUSE when
     /// somebody has the port.
@@ -35,12 +42,6 @@ impl Bridge {
     #[must_use]
     pub fn endpoint(&self) -> &str {
         self.router.endpoint()
-    }
-
-    /// For `zmq::poll`.
-    #[must_use]
-    pub fn poll_item(&self) -> zmq::PollItem<'_> {
-        self.router.poll_item()
     }
 
     /// The next request, or `None` when none is waiting. One that is none is answered here.

@@ -15,6 +15,7 @@ use zmq::{Context, DONTWAIT, Error, POLLIN, POLLOUT, Socket, SocketEvent};
 use super::frames::{self, NoFrame};
 use super::host;
 use crate::raw;
+use crate::wait::Listens;
 
 /// Frames that libzmq holds for the other side, or reads ahead from it.
 const FRAMES: i32 = 64;
@@ -49,6 +50,8 @@ pub struct Pair {
     packs: bool,
     /// What the socket did not take.
     waiting: VecDeque<Vec<u8>>,
+    /// Whether there may be something to receive.
+    stirred: bool,
 }
 
 impl std::fmt::Debug for Pair {
@@ -102,6 +105,7 @@ impl Pair {
             bound: false,
             packs: false,
             waiting: VecDeque::new(),
+            stirred: true,
         })
     }
 
@@ -134,11 +138,37 @@ impl Pair {
         [self.socket.as_poll_item(events), self.monitor.as_poll_item(POLLIN)]
     }
 
+    /// What tells that something came, and that the connection is lost.
+    #[must_use]
+    pub const fn listeners(&self) -> [&Socket; 2] {
+        [&self.socket, &self.monitor]
+    }
+
+    /// Something may have come.
+    pub const fn stir(&mut self) {
+        self.stirred = true;
+    }
+
+    /// Whether something may have come.
+    #[must_use]
+    pub const fn is_stirred(&self) -> bool {
+        self.stirred
+    }
+
+    /// Looks whether something has come while it was used for something else.
+    pub fn look(&mut self) -> bool {
+        self.stirred = self.stirred && self.socket.has_input();
+        self.stirred
+    }
+
     /// What came next, with its size, or `None` when nothing is waiting.
     pub fn receive(&mut self) -> Result<Option<(Heard, usize)>, Error> {
         let message = match self.socket.recv_msg(DONTWAIT) {
             Ok(message) => message,
-            Err(Error::EAGAIN) => return Ok(None),
+            Err(Error::EAGAIN) => {
+                self.stirred = false;
+                return Ok(None);
+            }
             Err(error) => return Err(error),
         };
         let heard = match frames::decode(&message) {
@@ -158,6 +188,7 @@ impl Pair {
 
     /// Says what waits here. False where some of it still does.
     pub fn flush(&mut self) -> Result<bool, Error> {
+        self.stirred = true;
         while let Some(bytes) = self.waiting.front_mut() {
             if bytes.len() < MOVED_BYTES {
                 match self.socket.send(&bytes[..], DONTWAIT) {

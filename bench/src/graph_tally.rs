@@ -51,9 +51,9 @@ impl GraphTally {
         Ok(GraphMeasure {
             steps: self.steps,
             elapsed_ns,
-            hub_cpu_ns: hub.cpu_ns - self.before[0].cpu_ns,
-            worker_cpu_ns: worker.cpu_ns - self.before[1].cpu_ns,
-            client_cpu_ns: client.cpu_ns - self.before[2].cpu_ns,
+            hub_cpu_ns: hub.cpu_ns_since(&self.before[0]),
+            worker_cpu_ns: worker.cpu_ns_since(&self.before[1]),
+            client_cpu_ns: client.cpu_ns_since(&self.before[2]),
             resident_before: self.before[0].resident,
             peak: hub.peak,
             resident_after: hub.resident,

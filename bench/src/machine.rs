@@ -75,6 +75,11 @@ impl Usage {
         };
         Ok(Self { cpu_ns, resident: field("VmRSS:"), peak: field("VmHWM:") })
     }
+
+    /// Processor time since then. A thread that has ended takes its own out of the sum.
+    pub(crate) const fn cpu_ns_since(&self, before: &Self) -> u64 {
+        self.cpu_ns.saturating_sub(before.cpu_ns)
+    }
 }
 
 /// Sets the peak of a process back to what is resident now.

@@ -108,9 +108,9 @@ impl Tally {
                 let [hub, worker, client] = self.watch.usage()?;
                 let measure = &mut self.measure;
                 measure.elapsed_ns = now - since_ns;
-                measure.hub_cpu_ns = hub.cpu_ns - before[0].cpu_ns;
-                measure.worker_cpu_ns = worker.cpu_ns - before[1].cpu_ns;
-                measure.client_cpu_ns = client.cpu_ns - before[2].cpu_ns;
+                measure.hub_cpu_ns = hub.cpu_ns_since(&before[0]);
+                measure.worker_cpu_ns = worker.cpu_ns_since(&before[1]);
+                measure.client_cpu_ns = client.cpu_ns_since(&before[2]);
                 measure.hub_resident = hub.resident;
                 self.phase = Phase::Settle { since_ns: now };
             }

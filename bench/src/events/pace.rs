@@ -234,7 +234,7 @@ impl Pace {
             {
                 let elapsed_ns = since.elapsed().as_nanos() as u64;
                 let after = self.usage()?;
-                let used = |at: usize| after[at].cpu_ns - before[at].cpu_ns;
+                let used = |at: usize| after[at].cpu_ns_since(&before[at]);
                 self.flow = Flow {
                     events: heard - first,
                     elapsed_ns,

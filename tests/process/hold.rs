@@ -22,8 +22,8 @@ const LOOKS: usize = 4;
 const HOLD: Duration = Duration::from_millis(10);
 /// The ping's own way, and a scheduler that has four busy threads and two cores.
 const NOISE: Duration = Duration::from_millis(5);
-/// What a machine that others use too may take for what a quiet one does in ten. Under --long, which
-/// wants a quiet one, nothing is added.
+/// What a machine that others use too may take for what a quiet one does in ten. Under --long,
+/// which wants a quiet one, nothing is added.
 const BUSY_MACHINE: u32 = 25;
 
 /// What is known to take longer, and the milliseconds it takes at most. Each is a debt: whoever

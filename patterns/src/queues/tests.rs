@@ -500,23 +500,23 @@ fn room(#[case] script: &str) {
     c1 sends a jobs 1 quietly
     w1 consumes jobs credit=5 group=x
     → w1 consumed jobs for x, credit 5
-    → w1 deliver jobs 1
+    → w1 deliver jobs for x 1
     w2 consumes jobs credit=5 group=y
     → w2 consumed jobs for y, credit 5
     c1 sends b jobs 2 quietly
-    → w1 deliver jobs 2
-    → w2 deliver jobs 2
+    → w1 deliver jobs for x 2
+    → w2 deliver jobs for y 2
     w2 dies
     c1 sends c jobs 3 quietly
-    → w1 deliver jobs 3
+    → w1 deliver jobs for x 3
     store opens
-    → w1 deliver jobs 1
-    → w1 deliver jobs 2
-    → w1 deliver jobs 3
+    → w1 deliver jobs for x 1
+    → w1 deliver jobs for x 2
+    → w1 deliver jobs for x 3
     w3 consumes jobs credit=5 group=y
     → w3 consumed jobs for y, credit 5
-    → w3 deliver jobs 2
-    → w3 deliver jobs 3
+    → w3 deliver jobs for y 2
+    → w3 deliver jobs for y 3
 "#
 )]
 #[case::one_at_a_time_by_a_call(

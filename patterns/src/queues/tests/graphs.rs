@@ -409,12 +409,12 @@ use crate::node::script::check;
     w2 consumes jobs group=b
     → w2 consumed jobs for b, credit 1
     c1 sends a jobs 1
-    → w1 deliver jobs 1
-    → w2 deliver jobs 1
+    → w1 deliver jobs for a 1
+    → w2 deliver jobs for b 1
     → c1 sent a fsync 1
     w2 done jobs
     c1 sends b jobs 2
-    → w2 deliver jobs 2
+    → w2 deliver jobs for b 2
     → c1 sent b fsync 1
     c1 graph g
       x: mpreg.queue.next {"name":"jobs","group":"a"}

@@ -96,7 +96,7 @@ use crate::node::script::check;
     s1 subscribes mpreg.queue.jobs.# credit=100
     → s1 subscribed 1, credit 100
     c1 sends a jobs 1
-    → w1 deliver jobs 1
+    → w1 deliver jobs for a 1
     → s1 event mpreg.queue.jobs.# mpreg.queue.jobs.enqueued #1 {"queue":"jobs","message":"ULID"}
     → s1 event mpreg.queue.jobs.# mpreg.queue.jobs.delivered #2 {"queue":"jobs","group":"a",
         "message":"ULID","attempt":1}

@@ -16,7 +16,7 @@ use mpreg_patterns::values::Kind;
 use super::common::Last;
 use super::op::{
     Blame, CallOp, DeliverOp, EventOp, Failure, Id, Ids, Offered, Op, Past, PublishOp, Raw,
-    ResultOp, RunOp, SendOp, Step, Text, Wanted,
+    ResultOp, RunOp, SendOp, SentOp, Step, Text, Wanted,
 };
 
 /// The first byte of a batch in this layout.
@@ -321,12 +321,22 @@ impl<'a> Field<'a> for SendOp<'a> {
     }
 }
 
+impl<'a> Field<'a> for SentOp<'a> {
+    fn read(rest: &mut Rest<'a>) -> Result<Self, Why> {
+        Ok(Self {
+            id: rest.read()?,
+            message: rest.read()?,
+            fsync: rest.read()?,
+            queues: rest.read()?,
+        })
+    }
+}
+
 impl<'a> Field<'a> for DeliverOp<'a> {
     #[inline]
     fn read(rest: &mut Rest<'a>) -> Result<Self, Why> {
         Ok(Self {
             queue: rest.read()?,
-            group: rest.read()?,
             id: rest.read()?,
             attempt: rest.read()?,
             message: rest.read()?,
@@ -456,13 +466,7 @@ fn topic_op<'a>(variant: u32, rest: &mut Rest<'a>) -> Result<Op<'a>, Why> {
 
 fn queue_op<'a>(variant: u32, rest: &mut Rest<'a>) -> Result<Op<'a>, Why> {
     Ok(match variant {
-        23 => Op::Sent {
-            id: rest.read()?,
-            message: rest.read()?,
-            fsync: rest.read()?,
-            queues: rest.read()?,
-            near: false,
-        },
+        23 => Op::Sent(rest.read()?),
         24 => Op::Consume {
             id: rest.read()?,
             queue: rest.read()?,
@@ -486,6 +490,8 @@ fn queue_op<'a>(variant: u32, rest: &mut Rest<'a>) -> Result<Op<'a>, Why> {
         },
         29 => Op::Extend { id: rest.read()?, ids: rest.read()? },
         30 => Op::Acked { id: rest.read()?, ids: rest.read()?, unknown: rest.read()? },
+        31 => Op::DeliverFor(rest.read()?, rest.read()?),
+        32 => Op::SentNear(rest.read()?),
         _ => return Err("an op that is not known"),
     })
 }

@@ -29,6 +29,7 @@ const SEND: [u8; 4] = [22, 0, 0, 0];
 const SENT: [u8; 4] = [23, 0, 0, 0];
 const DELIVER: [u8; 4] = [26, 0, 0, 0];
 const ACK: [u8; 4] = [27, 0, 0, 0];
+const DELIVER_FOR: [u8; 4] = [31, 0, 0, 0];
 const NAMED: [u8; 4] = [0; 4];
 const OF_A_RUN: [u8; 4] = [1, 0, 0, 0];
 /// What follows the arguments of a plain call: no `kwargs`, no locs, no version,

@@ -222,11 +222,19 @@ pub(super) struct SendOp<'a> {
     pub(super) confirm: bool,
 }
 
+/// `sent`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct SentOp<'a> {
+    pub(super) id: Text<'a>,
+    pub(super) message: u128,
+    pub(super) fsync: bool,
+    pub(super) queues: u32,
+}
+
 /// `deliver`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct DeliverOp<'a> {
     pub(super) queue: Text<'a>,
-    pub(super) group: Option<Text<'a>>,
     pub(super) id: u128,
     pub(super) attempt: u32,
     pub(super) message: u128,
@@ -360,15 +368,7 @@ pub(super) enum Op<'a> {
         events: u32,
     },
     Send(SendOp<'a>),
-    Sent {
-        id: Text<'a>,
-        message: u128,
-        fsync: bool,
-        queues: u32,
-        /// Not in bincode, whose layout is frozen.
-        #[serde(skip)]
-        near: bool,
-    },
+    Sent(SentOp<'a>),
     Consume {
         id: Option<Text<'a>>,
         queue: Text<'a>,
@@ -403,6 +403,10 @@ pub(super) enum Op<'a> {
         ids: Ids<'a>,
         unknown: Ids<'a>,
     },
+    /// `deliver` to a consumer of a group, which comes first.
+    DeliverFor(Text<'a>, DeliverOp<'a>),
+    /// `sent` for what waits here for a broker that cannot be reached.
+    SentNear(SentOp<'a>),
 }
 
 impl<'a> Op<'a> {
@@ -431,10 +435,10 @@ impl<'a> Op<'a> {
             Self::Event(_) => "event",
             Self::Ack { .. } | Self::AckIds { .. } => "ack",
             Self::Send(_) => "send",
-            Self::Sent { .. } => "sent",
+            Self::Sent(_) | Self::SentNear(_) => "sent",
             Self::Consume { .. } => "consume",
             Self::Consumed { .. } => "consumed",
-            Self::Deliver(_) => "deliver",
+            Self::Deliver(_) | Self::DeliverFor(..) => "deliver",
             Self::Nack { .. } => "nack",
             Self::Extend { .. } => "extend",
             Self::Acked { .. } => "acked",
@@ -463,7 +467,8 @@ impl<'a> Op<'a> {
             | Self::Publish(PublishOp { id, .. })
             | Self::Published { id, .. }
             | Self::Send(SendOp { id, .. })
-            | Self::Sent { id, .. }
+            | Self::Sent(SentOp { id, .. })
+            | Self::SentNear(SentOp { id, .. })
             | Self::Acked { id, .. }
             | Self::Graph { id, .. }
             | Self::GraphReply { id, .. } => Some(Cow::Borrowed(id.as_str())),
@@ -471,9 +476,9 @@ impl<'a> Op<'a> {
                 Some(id.text())
             }
             Self::Error { id, .. } => id.as_ref().map(Id::text),
-            Self::Run(RunOp { id, .. }) | Self::Deliver(DeliverOp { id, .. }) => {
-                Some(Cow::Owned(RunId(*id).to_string()))
-            }
+            Self::Run(RunOp { id, .. })
+            | Self::Deliver(DeliverOp { id, .. })
+            | Self::DeliverFor(_, DeliverOp { id, .. }) => Some(Cow::Owned(RunId(*id).to_string())),
             Self::Event(_) | Self::Ack { .. } => None,
         }
     }
@@ -496,7 +501,8 @@ impl<'a> Op<'a> {
             Self::Publish(PublishOp { payload, .. })
             | Self::Event(EventOp { payload, .. })
             | Self::Send(SendOp { payload, .. })
-            | Self::Deliver(DeliverOp { payload, .. }) => ([Some(payload), None], &[]),
+            | Self::Deliver(DeliverOp { payload, .. })
+            | Self::DeliverFor(_, DeliverOp { payload, .. }) => ([Some(payload), None], &[]),
             Self::Graph { steps, .. } => ([steps.as_ref(), None], &[]),
             Self::GraphReply { results: Some(results), .. } => ([None, None], results),
             _ => ([None, None], &[]),

@@ -13,7 +13,7 @@ use mpreg_patterns::store::Message;
 use mpreg_patterns::values::Fault;
 use smol_str::SmolStr;
 
-use super::op::{DeliverOp, Ids, Op, Raw, SendOp, Text};
+use super::op::{DeliverOp, Ids, Op, Raw, SendOp, SentOp, Text};
 use super::request::{Context, Visit, bad_field, id, name, note, optional_id, text};
 use super::topics::{self, free_name, headers, payload};
 
@@ -98,13 +98,11 @@ pub(super) fn settle(op: &Op<'_>) -> Result<Request, Refusal> {
 /// The op that a reply about queues is sent as.
 pub(super) fn reply_op(reply: &Reply) -> Op<'_> {
     match reply {
-        Reply::Sent { id, message, durability, queues, near } => Op::Sent {
-            id: Text::new(id),
-            message: message.0,
-            fsync: *durability == Durability::Fsync,
-            queues: *queues,
-            near: *near,
-        },
+        Reply::Sent { id, message, durability, queues, near } => {
+            let fsync = *durability == Durability::Fsync;
+            let sent = SentOp { id: Text::new(id), message: message.0, fsync, queues: *queues };
+            if *near { Op::SentNear(sent) } else { Op::Sent(sent) }
+        }
         Reply::Consumed { id, epoch, queue, group, credit } => Op::Consumed {
             id: text(id.as_ref()),
             epoch: *epoch,
@@ -131,12 +129,12 @@ pub(super) fn reply_op(reply: &Reply) -> Op<'_> {
 /// `sent`, `consumed` and `acked`.
 pub(super) fn answer(op: &Op<'_>) -> Result<Reply, Refusal> {
     Ok(match op {
-        Op::Sent { id: of, message, fsync, queues, near } => Reply::Sent {
-            id: id(of.as_str())?,
-            message: RunId(*message),
-            durability: if *fsync { Durability::Fsync } else { Durability::Memory },
-            queues: *queues,
-            near: *near,
+        Op::Sent(sent) | Op::SentNear(sent) => Reply::Sent {
+            id: id(sent.id.as_str())?,
+            message: RunId(sent.message),
+            durability: if sent.fsync { Durability::Fsync } else { Durability::Memory },
+            queues: sent.queues,
+            near: matches!(op, Op::SentNear(_)),
         },
         Op::Consumed { id, epoch, queue, group, credit } => Reply::Consumed {
             id: optional_id(id.as_ref())?,
@@ -153,7 +151,11 @@ pub(super) fn answer(op: &Op<'_>) -> Result<Reply, Refusal> {
 }
 
 #[inline]
-pub(super) fn deliver(op: &DeliverOp<'_>, context: &Context<'_>) -> Result<Delivered, Refusal> {
+pub(super) fn deliver(
+    group: Option<&Text<'_>>,
+    op: &DeliverOp<'_>,
+    context: &Context<'_>,
+) -> Result<Delivered, Refusal> {
     let event = Event {
         topic: SmolStr::new(op.topic.as_str()),
         payload: payload(&op.payload, context)?,
@@ -163,7 +165,7 @@ pub(super) fn deliver(op: &DeliverOp<'_>, context: &Context<'_>) -> Result<Deliv
     let key = op.key.as_ref().map(|key| SmolStr::new(key.as_str()));
     let message = received(event, key, op.priority, op.attempt);
     let queue = SmolStr::new(op.queue.as_str());
-    let group = op.group.as_ref().map(|group| SmolStr::new(group.as_str()));
+    let group = group.map(|group| SmolStr::new(group.as_str()));
     let (id, message) = (RunId(op.id), Arc::new(message));
     Ok(Delivered { queue, group, id, attempt: op.attempt, message })
 }
@@ -234,9 +236,8 @@ pub(super) fn hand_over_op(delivered: &Delivered) -> Op<'_> {
 pub(super) fn deliver_op(delivered: &Delivered) -> Op<'_> {
     let Delivered { queue, group, id, attempt, message } = delivered;
     let event = &message.event;
-    Op::Deliver(DeliverOp {
+    let op = DeliverOp {
         queue: Text::new(queue),
-        group: text(group.as_ref()),
         id: id.0,
         attempt: *attempt,
         message: event.message.0,
@@ -245,5 +246,9 @@ pub(super) fn deliver_op(delivered: &Delivered) -> Op<'_> {
         priority: message.priority,
         payload: Raw::of(&event.payload, &[]),
         headers: event.headers.as_ref().map(|headers| Raw::of(headers, &[])),
-    })
+    };
+    match text(group.as_ref()) {
+        Some(group) => Op::DeliverFor(group, op),
+        None => Op::Deliver(op),
+    }
 }

@@ -232,8 +232,13 @@ impl Incoming for Reply {
                 credit: *credit,
             },
             Op::Event(op) => topics::event(op, context).map(Self::Event)?,
-            Op::Deliver(op) => Self::Deliver(Box::new(queues::deliver(op, context)?)),
-            Op::Sent { .. } | Op::Consumed { .. } | Op::Acked { .. } => queues::answer(op)?,
+            Op::Deliver(op) => Self::Deliver(Box::new(queues::deliver(None, op, context)?)),
+            Op::DeliverFor(group, op) => {
+                Self::Deliver(Box::new(queues::deliver(Some(group), op, context)?))
+            }
+            Op::Sent(_) | Op::SentNear(_) | Op::Consumed { .. } | Op::Acked { .. } => {
+                queues::answer(op)?
+            }
             Op::Ping { .. }
             | Op::Hello { .. }
             | Op::Call(_)

@@ -17,7 +17,7 @@ use mpreg_patterns::values::{Body, Fault, Frames, Kind, Value, share};
 use smol_str::SmolStr;
 
 use super::binary::Ops;
-use super::op::{CallOp, Failure, Id, Offered, Op, Raw, ResultOp, Text, Wanted};
+use super::op::{CallOp, Failure, Id, Offered, Op, Raw, ResultOp, SentOp, Text, Wanted};
 use super::{Bad, common, queues, topics};
 
 /// What an op needs to become a message of its own.
@@ -239,13 +239,17 @@ impl Incoming for Request {
             Op::Consume { .. } => queues::consume(op, context),
             Op::AckIds { .. } | Op::Nack { .. } | Op::Extend { .. } => queues::settle(op),
             // From one broker to another: see `Reply::HandOver`, `Consume` and `Settle`.
-            Op::Sent { id, .. } => match RunId::parse(id.as_str()) {
-                Some(id) => Ok(Self::Sent { id }),
-                None => Err(brokers_own(op.name())),
-            },
-            Op::Deliver(op) => {
-                queues::deliver(op, context).map(|told| Self::Delivered(Box::new(told)))
+            Op::Sent(SentOp { id, .. }) | Op::SentNear(SentOp { id, .. }) => {
+                match RunId::parse(id.as_str()) {
+                    Some(id) => Ok(Self::Sent { id }),
+                    None => Err(brokers_own(op.name())),
+                }
             }
+            Op::Deliver(op) => {
+                queues::deliver(None, op, context).map(|told| Self::Delivered(Box::new(told)))
+            }
+            Op::DeliverFor(group, op) => queues::deliver(Some(group), op, context)
+                .map(|told| Self::Delivered(Box::new(told))),
             Op::Acked { id, ids, unknown } => match RunId::parse(id.as_str()) {
                 Some(id) => {
                     Ok(Self::Acked { id, ids: ids.0.to_vec(), unknown: unknown.0.to_vec() })

@@ -274,10 +274,12 @@ impl Writer<'_> {
             | Op::Event(_)
             | Op::Ack { .. } => self.of_topics(op)?,
             Op::Send(_)
-            | Op::Sent { .. }
+            | Op::Sent(_)
+            | Op::SentNear(_)
             | Op::Consume { .. }
             | Op::Consumed { .. }
             | Op::Deliver(_)
+            | Op::DeliverFor(..)
             | Op::AckIds { .. }
             | Op::Nack { .. }
             | Op::Extend { .. }

@@ -12,8 +12,8 @@ use smol_str::SmolStr;
 
 use super::super::queues::{IDS_AT_ONCE, received};
 use super::{
-    ACK, Context, DELIVER, Last, Outgoing, SEND, SENT, array, put_bytes, put_optional, put_value,
-    take_bytes, take_id, take_payload,
+    ACK, Context, DELIVER, DELIVER_FOR, Last, Outgoing, SEND, SENT, array, put_bytes, put_optional,
+    put_value, take_bytes, take_id, take_payload,
 };
 
 /// What follows the payload of a plain message: no headers, no delay, priority 0, no key, no dedup.
@@ -25,7 +25,7 @@ const ULID: usize = 16;
 pub(super) fn put(message: Outgoing<'_>, out: &mut Vec<u8>) -> bool {
     match message {
         Outgoing::Reply(Reply::Deliver(delivered)) => put_deliver(delivered, out),
-        Outgoing::Reply(Reply::Sent { id, message, durability, queues, .. }) => {
+        Outgoing::Reply(Reply::Sent { id, message, durability, queues, near: false }) => {
             out.extend_from_slice(&SENT);
             put_bytes(id.as_bytes(), out);
             out.extend_from_slice(&message.0.to_le_bytes());
@@ -75,9 +75,14 @@ fn put_send(send: &Send, out: &mut Vec<u8>) {
 fn put_deliver(delivered: &Delivered, out: &mut Vec<u8>) {
     let Delivered { queue, group, id, attempt, message } = delivered;
     let event = &message.event;
-    out.extend_from_slice(&DELIVER);
+    match group {
+        None => out.extend_from_slice(&DELIVER),
+        Some(group) => {
+            out.extend_from_slice(&DELIVER_FOR);
+            put_bytes(group.as_bytes(), out);
+        }
+    }
     put_bytes(queue.as_bytes(), out);
-    put_text(group.as_ref(), out);
     out.extend_from_slice(&id.0.to_le_bytes());
     out.extend_from_slice(&attempt.to_le_bytes());
     out.extend_from_slice(&event.message.0.to_le_bytes());
@@ -134,7 +139,6 @@ pub(super) fn take_deliver(
     context: &Context<'_>,
 ) -> Option<Reply> {
     let queue = last.name(take_bytes(rest)?, |_| true)?;
-    let [0] = *array(rest)? else { return None };
     let id = RunId(u128::from_le_bytes(*array(rest)?));
     let attempt = u32::from_le_bytes(*array(rest)?);
     let message = RunId(u128::from_le_bytes(*array(rest)?));

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use mpreg_patterns::base::RunId;
 use mpreg_patterns::values::Fault;
 
-use super::super::op::{DeliverOp, Ids, SendOp};
+use super::super::op::{DeliverOp, Ids, SendOp, SentOp};
 use super::super::queues::IDS_AT_ONCE;
 use super::{Field, Fields, Op, Refusal, Shape, Text, missing, takes};
 
@@ -38,9 +38,14 @@ impl<'a> Fields<'a> {
             "memory" => false,
             _ => return Err(takes(Field::Durability, "\"memory\" or \"fsync\"")),
         };
-        let (id, queues) = (self.some_text(Field::Id)?, self.small(Field::Queues)?);
         let near = self.text(Field::At)?.is_some_and(|at| at.as_str() == "near");
-        Ok(Op::Sent { id, message: self.message()?, fsync, queues: queues.unwrap_or(0), near })
+        let sent = SentOp {
+            id: self.some_text(Field::Id)?,
+            message: self.message()?,
+            fsync,
+            queues: self.small(Field::Queues)?.unwrap_or(0),
+        };
+        Ok(if near { Op::SentNear(sent) } else { Op::Sent(sent) })
     }
 
     pub(super) fn consume(&self) -> Result<Op<'a>, Refusal> {
@@ -63,9 +68,8 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn deliver(&self) -> Result<Op<'a>, Refusal> {
-        Ok(Op::Deliver(DeliverOp {
+        let deliver = DeliverOp {
             queue: self.some_text(Field::Queue)?,
-            group: self.text(Field::Group)?,
             id: self.ulid(Field::Id)?.ok_or_else(|| missing(Field::Id))?,
             attempt: self.small(Field::Attempt)?.unwrap_or(1),
             message: self.message()?,
@@ -74,7 +78,11 @@ impl<'a> Fields<'a> {
             priority: self.priority()?,
             payload: self.payload()?,
             headers: self.raw(Field::Headers, Some(Shape::Map))?,
-        }))
+        };
+        Ok(match self.text(Field::Group)? {
+            Some(group) => Op::DeliverFor(group, deliver),
+            None => Op::Deliver(deliver),
+        })
     }
 
     pub(super) fn ack(&self) -> Result<Op<'a>, Refusal> {

@@ -2,7 +2,7 @@
 
 use mpreg_patterns::ops::Durability;
 
-use super::super::op::{DeliverOp, Ids, SendOp};
+use super::super::op::{DeliverOp, Ids, SendOp, SentOp, Text};
 use super::{Fault, Op, RunId, Writer};
 
 impl Writer<'_> {
@@ -10,16 +10,12 @@ impl Writer<'_> {
     pub(super) fn of_queues(&mut self, op: &Op<'_>) -> Result<(), Fault> {
         match op {
             Op::Send(op) => self.send(op)?,
-            Op::Deliver(op) => self.deliver(op)?,
-            Op::Sent { id, message, fsync, queues, near } => {
-                let durability = if *fsync { Durability::Fsync } else { Durability::Memory };
-                self.field("id", id.as_str());
-                self.ulid("message", Some(*message));
-                self.field("durability", durability.as_str());
-                self.number("queues", Some(u64::from(*queues)));
-                if *near {
-                    self.field("at", "near");
-                }
+            Op::Deliver(op) => self.deliver(None, op)?,
+            Op::DeliverFor(group, op) => self.deliver(Some(group), op)?,
+            Op::Sent(op) => self.sent(op),
+            Op::SentNear(op) => {
+                self.sent(op);
+                self.field("at", "near");
             }
             Op::Consume { id, queue, group, credit } => {
                 self.text("id", id.as_ref());
@@ -71,9 +67,17 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn deliver(&mut self, op: &DeliverOp<'_>) -> Result<(), Fault> {
+    fn sent(&mut self, op: &SentOp<'_>) {
+        let durability = if op.fsync { Durability::Fsync } else { Durability::Memory };
+        self.field("id", op.id.as_str());
+        self.ulid("message", Some(op.message));
+        self.field("durability", durability.as_str());
+        self.number("queues", Some(u64::from(op.queues)));
+    }
+
+    fn deliver(&mut self, group: Option<&Text<'_>>, op: &DeliverOp<'_>) -> Result<(), Fault> {
         self.field("queue", op.queue.as_str());
-        self.text("group", op.group.as_ref());
+        self.text("group", group);
         self.ulid("id", Some(op.id));
         self.number("attempt", Some(u64::from(op.attempt)));
         self.ulid("message", Some(op.message));

@@ -64,9 +64,9 @@ pub(super) fn requests() -> Vec<(&'static str, Request)> {
 }
 
 pub(super) fn replies() -> Vec<(&'static str, Reply)> {
-    let sent = |durability, queues| {
+    let sent = |durability, queues, near| {
         let (id, message) = ("m1".into(), run());
-        Reply::Sent { id, message, durability, queues, near: false }
+        Reply::Sent { id, message, durability, queues, near }
     };
     let consumed = |group: Option<&str>| Reply::Consumed {
         id: Some("q1".into()),
@@ -75,24 +75,26 @@ pub(super) fn replies() -> Vec<(&'static str, Reply)> {
         group: group.map(Into::into),
         credit: 16,
     };
-    let deliver = |event, key: Option<&str>, priority, attempt: u32| {
+    let deliver = |group: Option<&str>, event, key: Option<&str>, priority, attempt: u32| {
         let (key, attempts) = (key.map(Into::into), attempt - 1);
         let (expires_ms, death) = (None, None);
         let message = Message { event, key, priority, attempts, expires_ms, death };
         let (queue, id) = ("thumbnails".into(), RunId(run().0 + 1));
-        let group = (attempt > 1).then(|| "copies".into());
+        let group = group.map(Into::into);
         Reply::Deliver(Box::new(Delivered { queue, group, id, attempt, message: message.into() }))
     };
     let acked = |unknown| Reply::Acked { id: "a1".into(), ids: vec![run()], unknown };
     let full = message("orders.eu", json("[null]"), Some("{\"k\":\"é\"}"), run());
     vec![
-        ("sent", sent(Durability::Fsync, 1)),
-        ("sent to memory", sent(Durability::Memory, 3)),
+        ("sent", sent(Durability::Fsync, 1, false)),
+        ("sent to memory", sent(Durability::Memory, 3, false)),
+        ("sent, and kept near", sent(Durability::Fsync, 1, true)),
         ("consumed", consumed(None)),
         ("consumed by a group", consumed(Some("audit"))),
-        ("deliver", deliver(message("", json("{\"image\":17}"), None, run()), None, 0, 1)),
-        ("deliver with everything", deliver(full, Some("album 3"), 9, 2)),
-        ("deliver of bytes", deliver(message("", raw(), None, run()), None, 0, 1)),
+        ("deliver", deliver(None, message("", json("{\"image\":17}"), None, run()), None, 0, 1)),
+        ("deliver with everything", deliver(None, full.clone(), Some("album 3"), 9, 2)),
+        ("deliver for a group", deliver(Some("copies"), full, Some("album 3"), 9, 2)),
+        ("deliver of bytes", deliver(None, message("", raw(), None, run()), None, 0, 1)),
         ("acked", acked(Vec::new())),
         ("acked but for one", acked(vec![RunId(run().0 + 1)])),
     ]

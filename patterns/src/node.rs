@@ -328,14 +328,14 @@ impl Node {
                 return self.topic(now, topic::Input::Unsubscribe { peer, id, patterns });
             }
             Request::Send(ask) => return self.send_to_queue(now, peer, *ask, out),
-            Request::Sent { id } => return self.handed_over(now, peer, id, out),
             Request::Consume { id, queue, group, credit } => {
                 return self.consume(now, peer, id, (queue, group), credit, out);
             }
             Request::Settle(settle) => return self.settle_messages(now, peer, settle),
-            Request::Delivered(_) | Request::Consumed { .. } | Request::Acked { .. } => {
-                return self.heard_of_queue(peer, request, out);
-            }
+            Request::Sent { .. }
+            | Request::Delivered(_)
+            | Request::Consumed { .. }
+            | Request::Acked { .. } => return self.heard_of_queue(now, peer, request, out),
             Request::Ack { events } => return self.topic(now, topic::Input::Ack { peer, events }),
             Request::Stray => rpc::Input::Result {
                 peer,

@@ -307,6 +307,12 @@ impl Refusal {
         Self { field: Some(SmolStr::new(field)), ..Self::new(code, message) }
     }
 
+    /// An op that only a broker says came from a peer that is none.
+    #[must_use]
+    pub fn brokers_own(op: &str) -> Self {
+        Self::field(Code::UnknownOp, "op", format!("`{op}` is what a broker says"))
+    }
+
     /// The broker ends with the request in flight.
     #[must_use]
     pub fn cut_off(begun: bool) -> Self {

@@ -7,7 +7,7 @@ use smol_str::SmolStr;
 use super::{Node, Output, error_reply, send};
 use crate::base::{Code, JobId, Origin, Out, PeerId, Refusal, RunId, Time};
 use crate::builtins::QueueAsk;
-use crate::ops::{Call, Delivered, Reply, Request, Settle};
+use crate::ops::{Call, Delivered, Reply, Request, Settle, Verdict};
 use crate::queues::afar::{Errand, Output as Told};
 use crate::queues::{self, Holder};
 
@@ -103,13 +103,29 @@ impl Node {
         None
     }
 
-    /// What another broker says of its queues.
-    pub(super) fn heard_of_queue(&mut self, peer: PeerId, request: Request, out: &mut Out<Output>) {
+    /// What another broker says of its queues, or of what was sent to them from here.
+    pub(super) fn heard_of_queue(
+        &mut self,
+        now: Time,
+        peer: PeerId,
+        request: Request,
+        out: &mut Out<Output>,
+    ) {
         if !self.is_far(peer) {
-            let error = Refusal::field(Code::UnknownOp, "op", "that is what a broker says");
-            return send(out, peer, error_reply(None, None, error));
+            let op = match request {
+                Request::Sent { .. } => "sent",
+                Request::Delivered(_) => "deliver",
+                Request::Consumed { .. } => "consumed",
+                _ => "acked",
+            };
+            return send(out, peer, error_reply(None, Some(op), Refusal::brokers_own(op)));
         }
         match request {
+            // It has the message, as safe as its queue is.
+            Request::Sent { id } => {
+                let settle = Settle { id: None, ids: vec![id], verdict: Verdict::Ack };
+                self.queue(now, queues::Input::Settle { peer, settle });
+            }
             Request::Delivered(told) => self.afar.delivered(peer, told, &mut self.afar_out),
             Request::Consumed { id, .. } => self.afar.consumed(id, &mut self.afar_out),
             Request::Acked { id, ids, unknown } => {

@@ -6,8 +6,8 @@ mod tests;
 use serde_json::{Value as Json, json};
 use smol_str::{SmolStr, format_smolstr};
 
-use super::{Envelope, LinkTask, Node, Output, error_reply, send};
-use crate::base::{Code, Map, Out, PeerId, Refusal, RunId, Time};
+use super::{Envelope, LinkTask, Node, Output};
+use crate::base::{Map, Out, PeerId, Refusal, RunId, Time};
 use crate::builtins::FederationAsk;
 use crate::federation::{Fact, Input, Key, Output as Told};
 use crate::ops::{Settle, Verdict};
@@ -124,22 +124,6 @@ impl Node {
     /// Whether a broker can be asked something now.
     pub(super) fn is_reached(&self, node: &str) -> bool {
         self.beyond.by_node.get(node).is_some_and(|other| other.peer.is_some())
-    }
-
-    /// Another broker has a message, as safe as its queue is.
-    pub(super) fn handed_over(
-        &mut self,
-        now: Time,
-        peer: PeerId,
-        id: RunId,
-        out: &mut Out<Output>,
-    ) {
-        if !self.is_far(peer) {
-            let error = Refusal::field(Code::UnknownOp, "op", "`sent` is what a broker says");
-            return send(out, peer, error_reply(None, Some("sent"), error));
-        }
-        let settle = Settle { id: None, ids: vec![id], verdict: Verdict::Ack };
-        self.queue(now, queues::Input::Settle { peer, settle });
     }
 
     /// Another broker does not take a message: later perhaps, or never.

@@ -9,7 +9,7 @@ use mpreg_patterns::base::{Code, Limits, Refusal};
 use mpreg_patterns::ops::{Reply, Request};
 use mpreg_patterns::values::{Cursor, Fault, Frames, Kind, Shape};
 
-use super::request::{Context, Incoming, brokers_own, checked};
+use super::request::{Context, Incoming, checked};
 use super::{Bad, Decoded, Encoding, Item, attach, binary, read};
 
 /// The encoding a frame says it has by its first byte that counts, and whether it is a batch.
@@ -114,7 +114,7 @@ impl<'r> Reading<'r> {
         Ok(op.and_then(|op| checked(&op, &self.context)).map_err(|mut bad| {
             // Whatever else is wrong with it.
             if let Some(op) = bad.op.as_deref().filter(|op| !M::says(op)) {
-                bad.refusal = brokers_own(op);
+                bad.refusal = Refusal::brokers_own(op);
             }
             bad
         }))

@@ -242,7 +242,7 @@ impl Incoming for Request {
             Op::Sent(SentOp { id, .. }) | Op::SentNear(SentOp { id, .. }) => {
                 match RunId::parse(id.as_str()) {
                     Some(id) => Ok(Self::Sent { id }),
-                    None => Err(brokers_own(op.name())),
+                    None => Err(Refusal::brokers_own(op.name())),
                 }
             }
             Op::Deliver(op) => {
@@ -254,12 +254,12 @@ impl Incoming for Request {
                 Some(id) => {
                     Ok(Self::Acked { id, ids: ids.0.to_vec(), unknown: unknown.0.to_vec() })
                 }
-                None => Err(brokers_own(op.name())),
+                None => Err(Refusal::brokers_own(op.name())),
             },
             Op::Consumed { id, credit, .. } => {
                 match id.as_ref().and_then(|id| RunId::parse(id.as_str())) {
                     Some(id) => Ok(Self::Consumed { id, credit: *credit }),
-                    None => Err(brokers_own(op.name())),
+                    None => Err(Refusal::brokers_own(op.name())),
                 }
             }
             Op::Pong { .. }
@@ -269,7 +269,7 @@ impl Incoming for Request {
             | Op::Subscribed { .. }
             | Op::Event(_)
             | Op::Run(_)
-            | Op::GraphReply { .. } => Err(brokers_own(op.name())),
+            | Op::GraphReply { .. } => Err(Refusal::brokers_own(op.name())),
         }
     }
 
@@ -327,11 +327,6 @@ impl Incoming for Request {
         };
         Box::new(Bad { id, op: Some(SmolStr::new_static(op)), run, refusal })
     }
-}
-
-/// Refuses what only a broker says.
-pub(super) fn brokers_own(op: &str) -> Refusal {
-    Refusal::field(Code::UnknownOp, "op", format!("`{op}` is what a broker says"))
 }
 
 fn of_run(run: RunId) -> Option<SmolStr> {

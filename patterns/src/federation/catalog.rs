@@ -201,18 +201,19 @@ impl Catalog {
             return Taken::Gap;
         }
         let anew = from == 0;
+        let kept = known.filter(|_| !anew).map_or(0, |entry| entry.facts.len());
+        if kept + changes.len() > FACTS {
+            return Taken::Nonsense;
+        }
         let mut gone = Vec::new();
         if anew {
             let before = self.entries.insert(life.node.clone(), Entry::new(life.clone()));
             let before = before.filter(|before| before.life == life);
             let keys = before.into_iter().flat_map(|before| before.facts.into_keys());
-            let is_told = |key: &Key| changes.iter().any(|(told, _)| told == key);
-            gone.extend(keys.filter(|key| !is_told(key)).map(|key| (key, None)));
+            let told: BTreeSet<&Key> = changes.iter().map(|(key, _)| key).collect();
+            gone.extend(keys.filter(|key| !told.contains(key)).map(|key| (key, None)));
         }
         let Some(entry) = self.entries.get_mut(&life.node) else { return Taken::Nonsense };
-        if entry.facts.len() + changes.len() > FACTS {
-            return Taken::Nonsense;
-        }
         // Only their order matters from here on: the last has the delta's own version.
         let first = (to + 1).saturating_sub(changes.len() as u64).max(1);
         for (version, (key, fact)) in (first..).zip(&changes) {

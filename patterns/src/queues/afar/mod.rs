@@ -119,6 +119,8 @@ pub struct Afar {
     later: BTreeSet<Of>,
     later_ns: Option<u64>,
     settles: Slab<Settling>,
+    /// Those that this broker's own queues have a part in, by who waits and the id it gave.
+    settles_here: Map<(PeerId, SmolStr), VecDeque<usize>>,
     parts: BTreeMap<RunId, (PeerId, usize)>,
     errands: Slab<UnderWay>,
     runs: BTreeMap<RunId, u32>,
@@ -148,6 +150,7 @@ impl Afar {
             later,
             later_ns: None,
             settles: Slab::new(),
+            settles_here: Map::default(),
             parts,
             errands: Slab::new(),
             runs,
@@ -393,11 +396,10 @@ impl Afar {
         if let Some(takes) = self.takes.get_mut(&peer) {
             takes.remove(of);
         }
+        self.ask(now, of, out);
         if !is_over {
-            self.ask(now, of, out);
             return self.serve(of, out);
         }
-        self.ask(now, of, out);
         let Some(post) = self.posts.remove(of) else { return };
         for told in post.waiting {
             if let Some(hand) = self.hands.remove(&told.id) {

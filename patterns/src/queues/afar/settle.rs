@@ -106,8 +106,15 @@ impl Afar {
         }
         let parts = by_home.len() as u32 + u32::from(near);
         let (ids, unknown, error) = Default::default();
+        let named = match &whose {
+            Some(Whose::Peer(peer, id)) if near => Some((*peer, id.clone())),
+            _ => None,
+        };
         let key =
             whose.map(|whose| self.settles.insert(Settling { whose, ids, unknown, error, parts }));
+        if let (Some(named), Some(key)) = (named, key) {
+            self.settles_here.entry(named).or_default().push_back(key);
+        }
         for (home, ids) in by_home {
             let part = key.map(|key| {
                 let part = self.ids.next(now);
@@ -158,13 +165,18 @@ impl Afar {
         outcome: Word,
         out: &mut Out<Output>,
     ) -> Option<Word> {
-        let is_it = |of: &Settling| match &of.whose {
-            Whose::Peer(whose, named) => *whose == peer && named == id,
-            Whose::Graph(_) => false,
-        };
-        let found = self.settles.iter().find(|(_, of)| is_it(of)).map(|(key, _)| key);
-        let Some(key) = found else { return Some(outcome) };
-        self.part(key, outcome, out);
+        if self.settles_here.is_empty() {
+            return Some(outcome);
+        }
+        let named = (peer, id.clone());
+        let Some(keys) = self.settles_here.get_mut(&named) else { return Some(outcome) };
+        let key = keys.pop_front();
+        if keys.is_empty() {
+            self.settles_here.remove(&named);
+        }
+        if let Some(key) = key {
+            self.part(key, outcome, out);
+        }
         None
     }
 

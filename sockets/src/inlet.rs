@@ -105,12 +105,6 @@ impl Inlet {
         &self.endpoint
     }
 
-    /// For `zmq::poll`.
-    #[must_use]
-    pub fn poll_item(&self) -> zmq::PollItem<'_> {
-        self.socket.as_poll_item(zmq::POLLIN)
-    }
-
     /// How many bytes the message had that was received last, with all its frames.
     #[must_use]
     pub const fn bytes(&self) -> usize {

@@ -104,12 +104,6 @@ impl Router {
         &self.endpoint
     }
 
-    /// For `zmq::poll`.
-    #[must_use]
-    pub fn poll_item(&self) -> zmq::PollItem<'_> {
-        self.socket.as_poll_item(zmq::POLLIN)
-    }
-
     /// The next message, or `None` when none is waiting. Fills `routing_id` with who sent it.
     pub fn receive(&mut self, routing_id: &mut Message) -> Result<Option<Incoming>, zmq::Error> {
         loop {

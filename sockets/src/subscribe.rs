@@ -118,12 +118,6 @@ impl SubscribeSocket {
         &self.endpoint
     }
 
-    /// For `zmq::poll`.
-    #[must_use]
-    pub fn poll_item(&self) -> zmq::PollItem<'_> {
-        self.socket.as_poll_item(zmq::POLLIN)
-    }
-
     /// Frames that were neither a subscription nor its end, so far.
     #[must_use]
     pub const fn strays(&self) -> u64 {

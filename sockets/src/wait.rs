@@ -16,6 +16,11 @@ pub trait Listens {
     /// Its socket.
     fn socket(&self) -> &Socket;
 
+    /// For `zmq::poll`.
+    fn poll_item(&self) -> zmq::PollItem<'_> {
+        self.socket().as_poll_item(zmq::POLLIN)
+    }
+
     /// Whether there is something to receive. If not, its descriptor rings when there is.
     fn has_input(&self) -> bool {
         self.socket().get_events().is_ok_and(|events| events.contains(zmq::POLLIN))

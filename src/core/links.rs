@@ -7,7 +7,7 @@ use mpreg_patterns::federation::links::{DialId, Frame, Input, Links, Output, Ses
 use mpreg_patterns::federation::{self, LinkId, Message};
 use mpreg_patterns::node::{self, LinkTask};
 use mpreg_sockets::link::{Answer, Bridge, Dialler, Pair, pair, reached};
-use mpreg_sockets::wait::Wait;
+use mpreg_sockets::wait::{Listens, Wait};
 use smol_str::{SmolStr, format_smolstr};
 
 use super::Core;
@@ -58,7 +58,7 @@ impl Wiring {
 
     /// For `zmq::poll`: the other sockets.
     pub(super) fn poll_items(&self) -> impl Iterator<Item = zmq::PollItem<'_>> {
-        let dials = self.dials.values().map(Dialler::poll_item);
+        let dials = self.dials.values().map(Listens::poll_item);
         let sessions = self.sessions.values().flat_map(Pair::poll_items);
         dials.chain(sessions)
     }

@@ -94,12 +94,12 @@ impl Core {
     /// The same with what can be written to, and answers that are waited for.
     fn wait_for_all(&mut self, wait_ms: u64) {
         let mut items = vec![
-            self.ear.as_poll_item(zmq::POLLIN),
+            self.ear.poll_item(),
             self.router.poll_item(),
             self.publish.poll_item(),
             self.subscribe.poll_item(),
             self.push.poll_item(),
-            self.wiring.bridge().socket().as_poll_item(zmq::POLLIN),
+            self.wiring.bridge().poll_item(),
         ];
         items.extend(self.outlets.poll_items());
         items.extend(self.wiring.poll_items());

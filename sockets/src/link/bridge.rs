@@ -4,9 +4,12 @@ use bytes::{Bytes, BytesMut};
 use mpreg_patterns::base::refusal::cut;
 use mpreg_patterns::base::{Code, Refusal};
 use mpreg_patterns::federation::links::{Agreed, Ask, Asker};
+use mpreg_patterns::node::error_reply;
+use serde::{Deserialize as _, Serialize};
 use serde_json::{Value as Json, json};
 use zmq::{Context, Message, Socket};
 
+use crate::envelope;
 use crate::router::{Incoming, Prefix, Router};
 use crate::wait::Listens;
 
@@ -91,19 +94,19 @@ impl Bridge {
     ) -> Result<(), zmq::Error> {
         let Some((prefix, routing_id)) = peer(asker) else { return Ok(()) };
         let body = match answer {
-            Ok(agreed) => op("linked", agreed),
-            Err(why) => json!({ "op": "error", "error": {
-                "code": why.code,
-                "message": why.message,
-                "culprit": why.culprit,
-                "retry": why.retry,
-            } }),
+            Ok(agreed) => Bytes::from(op("linked", agreed).to_string()),
+            Err(why) => {
+                let reply = error_reply(None, None, why.clone());
+                // Nothing in it can fail to be written.
+                let Ok(message) = envelope::lone(envelope::Encoding::Json, &reply) else {
+                    return Ok(());
+                };
+                message.body
+            }
         };
-        self.router.send(routing_id, prefix, body.to_string().as_bytes(), &[]).map(|_| ())
+        self.router.send(routing_id, prefix, &body, &[]).map(|_| ())
     }
 }
-
-use serde::{Deserialize as _, Serialize};
 
 /// A struct as an op.
 pub(super) fn op(name: &str, fields: &impl Serialize) -> Json {

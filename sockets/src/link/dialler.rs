@@ -10,6 +10,7 @@ use zmq::{Context, DONTWAIT, Socket};
 
 use super::bridge::op;
 use super::{host, reached};
+use crate::wait::Listens;
 
 /// A connection that is not there by then is tried anew: the system waits longer each time.
 const CONNECT_MS: i32 = 1_000;
@@ -36,6 +37,12 @@ pub struct Dialler {
 impl std::fmt::Debug for Dialler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Dialler").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Listens for Dialler {
+    fn socket(&self) -> &Socket {
+        &self.socket
     }
 }
 
@@ -68,12 +75,6 @@ impl Dialler {
         socket.connect(address)?;
         socket.send(question.to_string().as_bytes(), DONTWAIT)?;
         Ok(Self { socket, address: SmolStr::new(address), at_door })
-    }
-
-    /// For `zmq::poll`.
-    #[must_use]
-    pub fn poll_item(&self) -> zmq::PollItem<'_> {
-        self.socket.as_poll_item(zmq::POLLIN)
     }
 
     /// The answer, if it is there.

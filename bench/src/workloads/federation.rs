@@ -2,13 +2,10 @@
 
 use std::fmt::Write;
 
-use serde::Serialize;
-
-use super::rpc::{Contender, SINGLE_ROUNDS, Standing, contest};
+use super::rpc::{Contender, Report, Standing};
 use crate::Outcome;
-use crate::machine::{self, Machine};
 use crate::plan::Options;
-use crate::report::{self, Goal, Table, figure, ratio};
+use crate::report::{Goal, Table, figure, ratio};
 use crate::role::{HubKind, PeerKind};
 
 const CONTENDERS: [Contender; 4] = [
@@ -18,35 +15,10 @@ const CONTENDERS: [Contender; 4] = [
     Contender { name: "json_one_hop", hub: HubKind::OneHop, peers: PeerKind::Json },
 ];
 
-/// Everything, as `--json` prints it.
-#[derive(Serialize)]
-struct Report {
-    bench: &'static str,
-    machine: Machine,
-    load_after: f64,
-    options: Options,
-    saturated: Vec<Standing>,
-    single: Vec<Standing>,
-    goals: Vec<Goal>,
-}
-
 /// Runs it all and returns the report.
 pub(crate) fn run(options: &Options) -> Outcome<String> {
-    let machine = Machine::read();
-    let contenders: Vec<Contender> =
-        CONTENDERS.into_iter().filter(|contender| options.wants(contender.name)).collect();
-    if contenders.is_empty() {
-        return Err(options.nobody(CONTENDERS.map(|contender| contender.name)));
-    }
-    let baselines = ["rust_local", "json_local"];
-    let saturated = contest(&contenders, &baselines, (options.saturated(), options.rounds))?;
-    let rounds = SINGLE_ROUNDS.max(options.rounds);
-    let single = contest(&contenders, &baselines, (options.single(), rounds))?;
-    let goals = goals(&saturated, &single);
-    let load_after = machine::load();
-    let (options, json, bench) = (options.clone(), options.json, "federation");
-    let report = Report { bench, machine, load_after, options, saturated, single, goals };
-    if json { Ok(serde_json::to_string_pretty(&report)?) } else { report.text() }
+    Report::of("federation", CONTENDERS, &["rust_local", "json_local"], options, goals)?
+        .print(tables)
 }
 
 /// What the project promised of one hop.
@@ -62,20 +34,9 @@ fn goals(saturated: &[Standing], single: &[Standing]) -> Vec<Goal> {
     goals
 }
 
-impl Report {
-    fn text(&self) -> Outcome<String> {
-        let Machine { cpu, cores, kernel, load, memory_mib } = &self.machine;
-        let Options { rounds, seconds, in_flight, size, .. } = &self.options;
-        let mut text = format!(
-            "{cpu}, {cores} cores, {memory_mib} MiB, Linux {kernel}; load {load} before, {} after\n\
-             echo of {size} B; {rounds} rounds of {seconds} s each, interleaved; medians\n",
-            self.load_after
-        );
-        write!(text, "\n{in_flight} in flight\n{}", table(&self.saturated, "rate"))?;
-        write!(text, "\none in flight\n{}", table(&self.single, "p50"))?;
-        write!(text, "{}", report::goals(&self.goals))?;
-        Ok(text.trim_end().to_owned())
-    }
+fn tables(report: &Report, text: &mut String) -> std::fmt::Result {
+    write!(text, "\n{} in flight\n{}", report.in_flight(), table(&report.saturated, "rate"))?;
+    write!(text, "\none in flight\n{}", table(&report.single, "p50"))
 }
 
 fn table(standings: &[Standing], what: &str) -> Table {

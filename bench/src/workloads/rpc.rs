@@ -18,7 +18,7 @@ use crate::statistics::{median, median_ratio, range};
 use crate::tally::Measure;
 
 /// Rounds with one call in flight: latencies differ more from round to round than rates do.
-pub(super) const SINGLE_ROUNDS: u32 = 9;
+const SINGLE_ROUNDS: u32 = 9;
 
 /// Who takes part, baselines first.
 const CONTENDERS: [Contender; 4] = [
@@ -66,39 +66,23 @@ pub(super) struct Standing {
 
 /// Everything, as `--json` prints it.
 #[derive(Serialize)]
-struct Report {
+pub(super) struct Report {
     bench: &'static str,
     machine: Machine,
     load_after: f64,
     options: Options,
-    saturated: Vec<Standing>,
-    single: Vec<Standing>,
+    pub(super) saturated: Vec<Standing>,
+    pub(super) single: Vec<Standing>,
     goals: Vec<Goal>,
 }
 
 /// Runs it all and returns the report.
 pub(crate) fn run(options: &Options) -> Outcome<String> {
-    let machine = Machine::read();
-    let contenders: Vec<Contender> =
-        CONTENDERS.into_iter().filter(|contender| options.wants(contender.name)).collect();
-    if contenders.is_empty() {
-        return Err(options.nobody(CONTENDERS.map(|contender| contender.name)));
-    }
-    let saturated = (options.saturated(), options.rounds);
-    let saturated = contest(&contenders, &BASELINES, saturated)?;
-    let single = (options.single(), SINGLE_ROUNDS.max(options.rounds));
-    let single = contest(&contenders, &BASELINES, single)?;
-    let goals = goals(&saturated, &single);
-    let load_after = machine::load();
-    let options = options.clone();
-    let json = options.json;
-    let bench = "rpc";
-    let report = Report { bench, machine, load_after, options, saturated, single, goals };
-    if json { Ok(serde_json::to_string_pretty(&report)?) } else { report.text() }
+    Report::of("rpc", CONTENDERS, &BASELINES, options, goals)?.print(tables)
 }
 
 /// All rounds of one load.
-pub(super) fn contest(
+fn contest(
     contenders: &[Contender],
     baselines: &[&str],
     (load, rounds): (Load, u32),
@@ -209,22 +193,62 @@ fn goals(saturated: &[Standing], single: &[Standing]) -> Vec<Goal> {
 }
 
 impl Report {
-    fn text(&self) -> Outcome<String> {
+    /// Lets those take part that are wanted, and holds them against what was promised.
+    pub(super) fn of<const N: usize>(
+        bench: &'static str,
+        all: [Contender; N],
+        baselines: &[&str],
+        options: &Options,
+        goals: fn(&[Standing], &[Standing]) -> Vec<Goal>,
+    ) -> Outcome<Self> {
+        let machine = Machine::read();
+        let contenders: Vec<Contender> =
+            all.into_iter().filter(|contender| options.wants(contender.name)).collect();
+        if contenders.is_empty() {
+            return Err(options.nobody(all.map(|contender| contender.name)));
+        }
+        let saturated = (options.saturated(), options.rounds);
+        let saturated = contest(&contenders, baselines, saturated)?;
+        let single = (options.single(), SINGLE_ROUNDS.max(options.rounds));
+        let single = contest(&contenders, baselines, single)?;
+        let goals = goals(&saturated, &single);
+        let (options, load_after) = (options.clone(), machine::load());
+        Ok(Self { bench, machine, load_after, options, saturated, single, goals })
+    }
+
+    /// As JSON, or the tables between the machine and the goals.
+    pub(super) fn print(
+        &self,
+        tables: fn(&Self, &mut String) -> std::fmt::Result,
+    ) -> Outcome<String> {
+        if self.options.json {
+            return Ok(serde_json::to_string_pretty(self)?);
+        }
         let Machine { cpu, cores, kernel, load, memory_mib } = &self.machine;
-        let Options { rounds, seconds, in_flight, size, .. } = &self.options;
+        let Options { rounds, seconds, size, .. } = &self.options;
         let mut text = format!(
             "{cpu}, {cores} cores, {memory_mib} MiB, Linux {kernel}; load {load} before, {} after\n\
              echo of {size} B; {rounds} rounds of {seconds} s each, interleaved; medians\n",
             self.load_after
         );
-        write!(text, "\n{in_flight} in flight\n{}", table(&self.saturated, |s| &s.rate_to))?;
-        for standing in &self.saturated {
-            writeln!(text, "{}", limit(standing))?;
-        }
-        write!(text, "\none in flight (ratios of p50)\n{}", table(&self.single, |s| &s.p50_to))?;
+        tables(self, &mut text)?;
         write!(text, "{}", report::goals(&self.goals))?;
         Ok(text.trim_end().to_owned())
     }
+
+    /// How many calls were in flight at saturation.
+    pub(super) const fn in_flight(&self) -> u32 {
+        self.options.in_flight
+    }
+}
+
+fn tables(report: &Report, text: &mut String) -> std::fmt::Result {
+    let saturated = table(&report.saturated, |s| &s.rate_to);
+    write!(text, "\n{} in flight\n{saturated}", report.in_flight())?;
+    for standing in &report.saturated {
+        writeln!(text, "{}", limit(standing))?;
+    }
+    write!(text, "\none in flight (ratios of p50)\n{}", table(&report.single, |s| &s.p50_to))
 }
 
 fn table(standings: &[Standing], ratios: fn(&Standing) -> &BTreeMap<&'static str, f64>) -> Table {

@@ -119,7 +119,7 @@ impl Node {
         let me = Life { node: about.node.clone(), epoch: about.epoch };
         Self {
             requests: Requests::new(&limits, seed),
-            rpc: Rpc::new(limits.clone(), seed),
+            rpc: Rpc::new(about.cluster.clone(), limits.clone(), seed),
             rpc_out: Out::new(),
             graphs: Graphs::new(limits.clone(), seed),
             graph_out: Out::new(),

@@ -23,6 +23,9 @@ pub(super) struct Call {
     /// Data the worker must have
     #[arg(long, value_name = "LOC")]
     loc: Vec<String>,
+    /// Cluster whose brokers may run it
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
     /// Range of versions, in Cargo's syntax
     #[arg(long, value_name = "RANGE")]
     version: Option<String>,
@@ -57,6 +60,9 @@ impl Call {
         }
         if let Some(range) = &self.version {
             call = call.version(range);
+        }
+        if let Some(cluster) = &self.cluster {
+            call = call.cluster(cluster);
         }
         if self.wait {
             call = call.wait();

@@ -1,15 +1,16 @@
 """Brokers joined by links: what stock peers of one of them have of the others."""
 import os
 import signal
+import subprocess
 import time
 
 import pytest
 
-from peers import Broker, Peer, Pub, Sub, Worker, free_port, until
+from peers import Broker, Peer, Pub, Sub, Worker, free_port, program, until
 
 
-def named(name, *links, **options):
-    arguments = ["--node", name]
+def named(name, *links, cluster="main", **options):
+    arguments = ["--node", name, "--cluster", cluster]
     for link in links:
         arguments += ["--link", link.door]
     return Broker(*arguments, **options)
@@ -98,6 +99,30 @@ def test_a_new_function_is_callable_within_200_ms_of_its_offer(line):
             until(lambda: not has(peer, name))
         print(f"slowest {slowest:.3f} s")
         assert slowest < 0.2, slowest
+
+
+def test_a_call_and_a_step_ask_for_a_cluster():
+    with named("a") as a, named("b", a, cluster="eu") as b:
+        knows(a, "b")
+        where = [{"where": lambda run, _, at=at: at} for at in ("main", "eu")]
+        with Worker(a.door, where[0]), Worker(b.door, where[1]), Peer(a.door) as peer:
+
+            def both():
+                rows = peer.call("mpreg.functions")["result"]
+                return sum(row["name"] == "where" for row in rows) == 2
+
+            until(both)
+            call = {"op": "call", "id": "c", "fun": "where"}
+            assert peer.ask(call)["result"] == "main"
+            for cluster in ("eu", "main"):
+                assert peer.ask({**call, "cluster": cluster})["result"] == cluster
+            steps = [{"name": "s", "fun": "where", "cluster": "eu"}]
+            assert peer.ask({"op": "graph", "id": "g", "steps": steps})["results"] == {"s": "eu"}
+            error = peer.ask({**call, "cluster": "us"})["error"]
+            assert (error["code"], error["field"]) == ("no_location", "cluster")
+            assert error["message"] == "nobody in us runs where; it is in eu, main"
+            command = [program(), "call", "where", "--cluster", "eu", "--broker", a.door]
+            assert subprocess.run(command, capture_output=True, check=True).stdout == b"eu\n"
 
 
 def test_workers_here_come_first(line):

@@ -392,7 +392,8 @@ impl Graph {
                 continue;
             }
             if self.asks.len() >= ASKS {
-                let message = format!("more than {ASKS} distinct functions, versions and locs");
+                let message =
+                    format!("more than {ASKS} distinct functions, versions, clusters and locs");
                 return Err((Refusal::field(Code::TooLarge, "steps", message), Some(at as u32)));
             }
             let (index, asks) = (self.asks.len() as u32, &self.asks);

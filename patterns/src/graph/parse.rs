@@ -69,6 +69,7 @@ impl Fields<'_> {
                 "kwargs" => step.kwargs = Some(self.container("kwargs", Shape::Map)?.into()),
                 "locs" => extras.options.locs = self.locs()?,
                 "version" => extras.options.version = Some(self.range()?),
+                "cluster" => extras.options.cluster = Some(self.cluster()?),
                 "timeout_ms" => extras.options.timeout_ms = Some(self.timeout()?),
                 "idempotent" => extras.options.idempotent = Some(self.flag("idempotent")?),
                 "wait" => extras.options.wait = self.flag("wait")?,
@@ -169,6 +170,15 @@ impl Fields<'_> {
             names.push(self.step_name(field)?);
         }
         Ok(names)
+    }
+
+    fn cluster(&mut self) -> Parsed<SmolStr> {
+        let text = self.cursor.string().map_err(|fault| bad("cluster", &fault))?;
+        if !fits(&text) {
+            let message = format!("`cluster` takes a string of 1 to {NAME_BYTES} bytes");
+            return Err(wrong("cluster", message));
+        }
+        Ok(SmolStr::new(text))
     }
 
     fn range(&mut self) -> Parsed<SmolStr> {

@@ -260,13 +260,14 @@ impl Ask {
         self.fun == *fun
             && mine.version == options.version
             && mine.locs == options.locs
+            && mine.cluster == options.cluster
             && mine.wait == options.wait
     }
 
     pub(super) fn hash(fun: &SmolStr, options: &CallOptions) -> u64 {
         use std::hash::BuildHasher;
-        let CallOptions { version, locs, wait, .. } = options;
-        crate::base::seeded(0x2f5).hash_one((fun, version, locs, wait))
+        let CallOptions { version, locs, cluster, wait, .. } = options;
+        crate::base::seeded(0x2f5).hash_one((fun, version, locs, cluster, wait))
     }
 }
 

@@ -265,6 +265,9 @@ impl Node {
                     };
                     runs.push((Shared { name, version, locs }, idempotent));
                 }
+                (Key::About, Some(Fact::About { cluster, .. })) => {
+                    self.news(now, peer, News::Cluster(cluster));
+                }
                 (Key::Load, Some(Fact::Load { in_flight, credit })) => {
                     self.news(now, peer, News::Load { in_flight, credit });
                 }

@@ -89,7 +89,7 @@ fn broker(limits: &Limits, rules: &Rules) -> Node {
         version: "0.1.0".into(),
         epoch: 7,
         endpoints: serde_json::json!({}),
-        cluster: SmolStr::default(),
+        cluster: "main".into(),
     };
     Node::new(about, limits.clone(), rules, 1)
 }
@@ -503,6 +503,7 @@ impl Words<'_> {
             let (key, value) = word.split_once('=').unwrap_or((&word, ""));
             match key {
                 "timeout" => call.options.timeout_ms = value.parse().ok(),
+                "cluster" => call.options.cluster = Some(value.into()),
                 "locs" => call.options.locs = value.split(',').map(SmolStr::new).collect(),
                 "version" => call.options.version = Some(value.into()),
                 "idempotent" => call.options.idempotent = value.parse().ok(),

@@ -58,8 +58,9 @@ impl Rpc {
             locs.to_mut().sort_unstable();
             locs.to_mut().dedup();
         }
-        let version = options.version.as_deref();
-        let wanted = DemandRef { fun: &submit.call.fun, version, locs: &locs, here: submit.here };
+        let (fun, here) = (&submit.call.fun, submit.here);
+        let (version, cluster) = (options.version.as_deref(), options.cluster.as_deref());
+        let wanted = DemandRef { fun, version, locs: &locs, cluster, here };
         let demand = self.registry.find(&wanted, &self.workers);
         if self.registry.demand(demand).candidates.is_empty() && !options.wait {
             let refusal = self.registry.nobody(demand, &self.workers);

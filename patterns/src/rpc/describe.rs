@@ -81,8 +81,8 @@ impl Rpc {
         let mut locs = options.locs.clone();
         locs.sort_unstable();
         locs.dedup();
-        let version = options.version.as_deref();
-        let wanted = DemandRef { fun, version, locs: &locs, here: false };
+        let (version, cluster) = (options.version.as_deref(), options.cluster.as_deref());
+        let wanted = DemandRef { fun, version, locs: &locs, cluster, here: false };
         let demand = self.registry.find(&wanted, &self.workers);
         if self.registry.demand(demand).candidates.is_empty() {
             return Err(self.registry.nobody(demand, &self.workers));

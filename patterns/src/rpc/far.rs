@@ -60,6 +60,8 @@ impl Sharing {
 #[derive(Debug)]
 pub(super) struct Far {
     pub(super) node: SmolStr,
+    /// Empty until it has said so.
+    pub(super) cluster: SmolStr,
     /// Microseconds there and back, and the prices on the way.
     cost_us: u32,
     /// Runs in hand or in line there, from everywhere.
@@ -96,6 +98,8 @@ pub enum News {
         /// Microseconds there and back, and the prices on the way.
         cost_us: u32,
     },
+    /// Which cluster it belongs to.
+    Cluster(SmolStr),
     /// The way to it costs something else now.
     Cost(u32),
     /// How busy it is.
@@ -112,14 +116,21 @@ pub enum News {
 impl Rpc {
     pub(super) fn far(&mut self, now: Time, peer: PeerId, news: News, out: &mut Out<Output>) {
         if let News::Reached { node, cost_us } = news {
-            let (in_flight, credit, functions) = Default::default();
-            let far = Some(Box::new(Far { node, cost_us, in_flight, credit, functions }));
+            let (cluster, in_flight, credit, functions) = Default::default();
+            let far = Far { node, cluster, cost_us, in_flight, credit, functions };
+            let far = Some(Box::new(far));
             return self.workers.insert(Worker { far, ..Worker::new(peer, FAR_WINDOW) });
         }
         let worker = self.workers.of(peer).and_then(|worker| worker.far.as_mut());
         let Some(far) = worker else { return };
         match news {
             News::Reached { .. } => {}
+            News::Cluster(cluster) => {
+                far.cluster = cluster;
+                for name in far.names() {
+                    self.refresh_one(&name, None, now, out);
+                }
+            }
             News::Cost(cost_us) => far.cost_us = cost_us,
             News::Load { in_flight, credit } => (far.in_flight, far.credit) = (in_flight, credit),
             News::Runs(changes) => self.runs(now, peer, changes, out),

@@ -239,13 +239,13 @@ pub struct Rpc {
 impl Rpc {
     /// An empty system.
     #[must_use]
-    pub fn new(limits: Limits, seed: u64) -> Self {
+    pub fn new(cluster: SmolStr, limits: Limits, seed: u64) -> Self {
         Self {
             limits,
             calls: Slab::new(),
             serial: 0,
             registry: Registry::new(seed),
-            workers: Workers::default(),
+            workers: Workers::new(cluster),
             deadlines: Deadlines::default(),
             ids: Ids::new(seed ^ 0x1d5),
             rng: Rng::new(seed ^ 0x2c7),

@@ -30,6 +30,7 @@ pub(super) struct DemandKey {
     pub(super) fun: SmolStr,
     pub(super) version: Option<SmolStr>,
     pub(super) locs: Box<[SmolStr]>,
+    pub(super) cluster: Option<SmolStr>,
     /// Whether another broker sent it, so that it goes no further.
     pub(super) here: bool,
 }
@@ -40,13 +41,15 @@ pub(super) struct DemandRef<'a> {
     pub(super) fun: &'a str,
     pub(super) version: Option<&'a str>,
     pub(super) locs: &'a [SmolStr],
+    pub(super) cluster: Option<&'a str>,
     pub(super) here: bool,
 }
 
 impl Hash for DemandKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let (version, here) = (self.version.as_deref(), self.here);
-        DemandRef { fun: &self.fun, version, locs: &self.locs, here }.hash(state);
+        let (version, cluster) = (self.version.as_deref(), self.cluster.as_deref());
+        let (locs, here) = (&self.locs, self.here);
+        DemandRef { fun: &self.fun, version, locs, cluster, here }.hash(state);
     }
 }
 
@@ -55,6 +58,7 @@ impl Equivalent<DemandKey> for DemandRef<'_> {
         self.fun == key.fun
             && self.version == key.version.as_deref()
             && self.locs == key.locs.as_ref()
+            && self.cluster == key.cluster.as_deref()
             && self.here == key.here
     }
 }
@@ -170,6 +174,7 @@ impl Registry {
             fun: SmolStr::new(wanted.fun),
             version: wanted.version.map(SmolStr::new),
             locs: wanted.locs.into(),
+            cluster: wanted.cluster.map(SmolStr::new),
             here: wanted.here,
         };
         let entry = self.functions.entry(key.fun.clone()).or_default();
@@ -239,7 +244,7 @@ impl Registry {
         }
     }
 
-    /// Says what was missing: the name, the version, or the locs.
+    /// Says what was missing: the name, the version, the cluster, or the locs.
     pub(super) fn nobody(&self, id: DemandId, workers: &Workers) -> Refusal {
         let key = &self.demand(id).key;
         let offered = self.offered(&key.fun).iter();
@@ -259,8 +264,21 @@ impl Registry {
                 format!("no {} matches {wanted}; there is {}", key.fun, versions.join(", "));
             return Refusal::field(Code::NoVersion, "version", message);
         }
-        let having = offered.iter().filter_map(|o| Some((o, workers.get(o.worker)?)));
+        let having = offered.iter().filter_map(|o| Some((*o, workers.get(o.worker)?)));
+        let (having, elsewhere): (Vec<_>, Vec<_>) = having.partition(|(_, worker)| {
+            key.cluster.as_ref().is_none_or(|cluster| workers.cluster(worker) == cluster)
+        });
+        if let (Some(cluster), true) = (&key.cluster, having.is_empty()) {
+            let mut clusters: Vec<_> = elsewhere.iter().map(|(_, w)| workers.cluster(w)).collect();
+            clusters.sort_unstable();
+            clusters.dedup();
+            clusters.truncate(16);
+            let message =
+                format!("nobody in {cluster} runs {}; it is in {}", key.fun, clusters.join(", "));
+            return Refusal::field(Code::NoLocation, "cluster", message);
+        }
         let named: Vec<_> = having
+            .into_iter()
             .take(16)
             .map(|(offered, worker)| {
                 format!("{} [{}]", worker.title(), offered.locs(worker).join(", "))
@@ -324,6 +342,7 @@ fn candidates(entry: &Entry, key: &DemandKey, workers: &Workers) -> (Vec<Candida
             && workers.get(offered.worker).is_some_and(|worker| {
                 let locs = offered.locs(worker);
                 key.locs.iter().all(|loc| locs.contains(loc))
+                    && key.cluster.as_ref().is_none_or(|of| workers.cluster(worker) == of)
             })
     };
     let highest = match key.version {

@@ -64,11 +64,22 @@ impl Worker {
 /// Workers by the slot of their connection.
 #[derive(Debug, Default)]
 pub(super) struct Workers {
+    /// That of this broker, and of its own workers.
+    cluster: SmolStr,
     slots: Vec<Option<Box<Worker>>>,
     stalled: usize,
 }
 
 impl Workers {
+    pub(super) fn new(cluster: SmolStr) -> Self {
+        Self { cluster, ..Self::default() }
+    }
+
+    /// The cluster of the broker that a worker is at.
+    pub(super) fn cluster<'a>(&'a self, worker: &'a Worker) -> &'a str {
+        worker.far.as_ref().map_or(&self.cluster, |far| &far.cluster)
+    }
+
     pub(super) fn get(&self, slot: u32) -> Option<&Worker> {
         self.slots.get(slot as usize)?.as_deref()
     }

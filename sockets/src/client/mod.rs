@@ -247,6 +247,12 @@ impl CallBuilder {
         self
     }
 
+    /// Whose brokers may run it.
+    pub fn cluster(mut self, name: &str) -> Self {
+        self.call.options.cluster = Some(SmolStr::new(name));
+        self
+    }
+
     /// Time for the whole call; 30 s if not set.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.call.options.timeout_ms = Some(timeout.as_millis().max(1) as u64);

@@ -492,6 +492,7 @@ fn queue_op<'a>(variant: u32, rest: &mut Rest<'a>) -> Result<Op<'a>, Why> {
         30 => Op::Acked { id: rest.read()?, ids: rest.read()?, unknown: rest.read()? },
         31 => Op::DeliverFor(rest.read()?, rest.read()?),
         32 => Op::SentNear(rest.read()?),
+        33 => Op::CallIn(rest.read()?, rest.read()?),
         _ => return Err("an op that is not known"),
     })
 }

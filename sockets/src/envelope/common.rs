@@ -52,10 +52,10 @@ pub(super) fn put(message: Outgoing<'_>, out: &mut Vec<u8>) -> bool {
             out.extend_from_slice(&run.0.to_le_bytes());
             put_outcome(&body.value, out);
         }
-        Outgoing::Request(Request::Call(call)) if is_plain(call) && !call.options.wait => {
+        Outgoing::Request(Request::Call(call)) if is_plain(call) && is_anywhere(call) => {
             put_call(&call.id, call, call.options.timeout_ms, out);
         }
-        Outgoing::Call(call) if is_plain(call) && !call.options.wait => {
+        Outgoing::Call(call) if is_plain(call) && is_anywhere(call) => {
             put_call(&call.id, call, call.options.timeout_ms, out);
         }
         Outgoing::Reply(Reply::Call(run)) if is_plain(&run.call) => {
@@ -66,6 +66,11 @@ pub(super) fn put(message: Outgoing<'_>, out: &mut Vec<u8>) -> bool {
         _ => return queues::put(message, out),
     }
     true
+}
+
+/// Whether it may run at any broker, now or not at all.
+const fn is_anywhere(call: &Call) -> bool {
+    call.options.cluster.is_none() && !call.options.wait
 }
 
 fn is_plain(call: &Call) -> bool {

@@ -407,6 +407,8 @@ pub(super) enum Op<'a> {
     DeliverFor(Text<'a>, DeliverOp<'a>),
     /// `sent` for what waits here for a broker that cannot be reached.
     SentNear(SentOp<'a>),
+    /// `call` for the brokers of a cluster, which comes first.
+    CallIn(Text<'a>, CallOp<'a>),
 }
 
 impl<'a> Op<'a> {
@@ -417,7 +419,7 @@ impl<'a> Op<'a> {
             Self::Pong { .. } => "pong",
             Self::Hello { .. } => "hello",
             Self::Welcome { .. } => "welcome",
-            Self::Call(_) => "call",
+            Self::Call(_) | Self::CallIn(..) => "call",
             Self::Result(_) | Self::GraphReply { error: None, .. } => "result",
             Self::Error { .. } | Self::GraphReply { .. } => "error",
             Self::Offer { .. } => "offer",
@@ -464,6 +466,7 @@ impl<'a> Op<'a> {
             | Self::Extend { id, .. }
             | Self::Bye { id } => id.as_ref().map(|id| Cow::Borrowed(id.as_str())),
             Self::Call(CallOp { id, .. })
+            | Self::CallIn(_, CallOp { id, .. })
             | Self::Publish(PublishOp { id, .. })
             | Self::Published { id, .. }
             | Self::Send(SendOp { id, .. })
@@ -494,9 +497,9 @@ impl<'a> Op<'a> {
     /// The values that may have attachments.
     pub(super) fn values(&self) -> impl Iterator<Item = &Raw<'a>> {
         let (pair, many): ([Option<&Raw<'a>>; 2], &[(Text<'a>, Raw<'a>)]) = match self {
-            Self::Call(CallOp { args, kwargs, .. }) | Self::Run(RunOp { args, kwargs, .. }) => {
-                ([args.as_ref(), kwargs.as_ref()], &[])
-            }
+            Self::Call(CallOp { args, kwargs, .. })
+            | Self::CallIn(_, CallOp { args, kwargs, .. })
+            | Self::Run(RunOp { args, kwargs, .. }) => ([args.as_ref(), kwargs.as_ref()], &[]),
             Self::Result(ResultOp { result, .. }) => ([Some(result), None], &[]),
             Self::Publish(PublishOp { payload, .. })
             | Self::Event(EventOp { payload, .. })

@@ -53,7 +53,10 @@ fn priority(priority: u8) -> Result<u8, Refusal> {
 }
 
 /// What is compared with its like and means nothing else.
-fn label(field: &'static str, text: Option<&Text<'_>>) -> Result<Option<SmolStr>, Refusal> {
+pub(super) fn label(
+    field: &'static str,
+    text: Option<&Text<'_>>,
+) -> Result<Option<SmolStr>, Refusal> {
     match text.map(Text::as_str) {
         Some(text) if !fits(text) => {
             let why = format!("`{field}` takes a string of 1 to {NAME_BYTES} bytes");

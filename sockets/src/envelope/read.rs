@@ -261,11 +261,7 @@ impl<'a> Fields<'a> {
     }
 
     fn call(&self, limits: &Limits) -> Result<Op<'a>, Refusal> {
-        if self.at(Field::Cluster).is_some() {
-            let text = "this broker knows no clusters";
-            return Err(Refusal::field(Code::NotSupported, "cluster", text));
-        }
-        Ok(Op::Call(CallOp {
+        let call = CallOp {
             id: self.some_text(Field::Id)?,
             fun: self.some_text(Field::Fun)?,
             args: self.raw(Field::Args, Some(Shape::Array))?,
@@ -277,7 +273,11 @@ impl<'a> Fields<'a> {
             wait: self.is_set(Field::Wait)?,
             progress: self.is_set(Field::Progress)?,
             track: self.ulid(Field::Track)?,
-        }))
+        };
+        Ok(match self.text(Field::Cluster)? {
+            Some(cluster) => Op::CallIn(cluster, call),
+            None => Op::Call(call),
+        })
     }
 
     fn result(&self) -> Result<Op<'a>, Refusal> {

@@ -242,6 +242,7 @@ impl Incoming for Reply {
             Op::Ping { .. }
             | Op::Hello { .. }
             | Op::Call(_)
+            | Op::CallIn(..)
             | Op::Offer { .. }
             | Op::Publish(_)
             | Op::Subscribe { .. }

@@ -210,7 +210,8 @@ impl Incoming for Request {
     #[inline]
     fn from_op(op: &Op<'_>, context: &Context<'_>) -> Result<Self, Refusal> {
         match op {
-            Op::Call(op) => call(op, context),
+            Op::Call(op) => call(None, op, context),
+            Op::CallIn(cluster, op) => call(Some(cluster), op, context),
             Op::Result(op) => Ok(result(op, context)),
             Op::Progress { id, percent: number, note: text, .. } => match id.run() {
                 Some(run) => Ok(Self::Progress {
@@ -343,7 +344,11 @@ fn failed(id: &Id<'_>, error: &Failure<'_>) -> Request {
 }
 
 #[inline]
-fn call(op: &CallOp<'_>, context: &Context<'_>) -> Result<Request, Refusal> {
+fn call(
+    cluster: Option<&Text<'_>>,
+    op: &CallOp<'_>,
+    context: &Context<'_>,
+) -> Result<Request, Refusal> {
     Ok(Request::Call(Arc::new(Call {
         id: id(op.id.as_str())?,
         fun: name("fun", &op.fun)?,
@@ -353,6 +358,7 @@ fn call(op: &CallOp<'_>, context: &Context<'_>) -> Result<Request, Refusal> {
         options: CallOptions {
             locs: words("locs", &op.locs, context.limits.locs)?,
             version: version::<semver::VersionReq>(op.version.as_ref())?,
+            cluster: queues::label("cluster", cluster)?,
             timeout_ms: timeout(op.timeout_ms, context.limits)?,
             idempotent: op.idempotent,
             wait: op.wait,
@@ -536,7 +542,7 @@ pub(super) fn to_op(request: &Request) -> Option<Op<'_>> {
 }
 
 pub(super) fn call_op(call: &Call) -> Op<'_> {
-    Op::Call(CallOp {
+    let op = CallOp {
         id: Text::new(&call.id),
         fun: Text::new(&call.fun),
         args: call.args.as_ref().map(|args| Raw::of(args, &call.frames)),
@@ -548,7 +554,11 @@ pub(super) fn call_op(call: &Call) -> Op<'_> {
         wait: call.options.wait,
         progress: call.progress,
         track: call.track.map(|track| track.0),
-    })
+    };
+    match text(call.options.cluster.as_ref()) {
+        Some(cluster) => Op::CallIn(cluster, op),
+        None => Op::Call(op),
+    }
 }
 
 fn graph_op(part: &GraphPart) -> Op<'_> {

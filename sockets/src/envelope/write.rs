@@ -217,11 +217,9 @@ impl Writer<'_> {
         self.array(&[value], |writer, value| writer.value(value, raw))
     }
 
-    fn op(&mut self, op: &Op<'_>) -> Result<(), Fault> {
-        let open = self.open();
-        self.field("op", op.name());
+    /// `hello` and `welcome`.
+    fn greeting(&mut self, op: &Op<'_>) -> Result<(), Fault> {
         match op {
-            Op::Ping { id } | Op::Pong { id } | Op::Bye { id } => self.text("id", id.as_ref()),
             Op::Hello { id, batch, name, token } => {
                 self.text("id", id.as_ref());
                 self.flag("batch", *batch);
@@ -234,7 +232,19 @@ impl Writer<'_> {
                 self.text("id", id.as_ref());
                 self.about(about)?;
             }
-            Op::Call(call) => self.call(call)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn op(&mut self, op: &Op<'_>) -> Result<(), Fault> {
+        let open = self.open();
+        self.field("op", op.name());
+        match op {
+            Op::Ping { id } | Op::Pong { id } | Op::Bye { id } => self.text("id", id.as_ref()),
+            Op::Hello { .. } | Op::Welcome { .. } => self.greeting(op)?,
+            Op::Call(call) => self.call(None, call)?,
+            Op::CallIn(cluster, call) => self.call(Some(cluster), call)?,
             Op::Result(op) => {
                 self.id(&op.id);
                 self.raw("result", Some(&op.result))?;
@@ -302,13 +312,14 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn call(&mut self, call: &CallOp<'_>) -> Result<(), Fault> {
+    fn call(&mut self, cluster: Option<&Text<'_>>, call: &CallOp<'_>) -> Result<(), Fault> {
         self.field("id", call.id.as_str());
         self.field("fun", call.fun.as_str());
         self.args(call.args.as_ref())?;
         self.raw("kwargs", call.kwargs.as_ref())?;
         self.some_texts("locs", &call.locs);
         self.text("version", call.version.as_ref());
+        self.text("cluster", cluster);
         self.number("timeout_ms", call.timeout_ms);
         self.flag("idempotent", call.idempotent);
         self.set("wait", call.wait);

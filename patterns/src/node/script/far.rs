@@ -2,7 +2,7 @@
 //! under its own name.
 //!
 //! ```text
-//! b1 links cost=500
+//! b1 links cost=500 cluster=eu
 //! b1 has f@1.0.0! eu
 //! b1 has no f@1.0.0 eu
 //! b1 load 3/4
@@ -44,7 +44,8 @@ impl Stage {
         match verb {
             "links" => {
                 let cost_us = words.option("cost").and_then(|text| text.parse().ok());
-                self.link(name, cost_us.unwrap_or(1_000));
+                let cluster = words.option("cluster").unwrap_or_else(|| "main".into());
+                self.link(name, cost_us.unwrap_or(1_000), &cluster);
             }
             "unlinks" => {
                 let at =
@@ -103,14 +104,14 @@ impl Stage {
         true
     }
 
-    fn link(&mut self, name: &str, cost_us: u32) {
+    fn link(&mut self, name: &str, cost_us: u32, cluster: &str) {
         self.links += 1;
         let life = Life { node: name.into(), epoch: self.links.into() };
         let link = LinkId(self.links);
         self.neighbours.push(Neighbour { life: life.clone(), link, version: 0, events: 0 });
         self.input(Input::Link(federation::Input::Up { link, peer: life, cost_us }));
         let about = Fact::About {
-            cluster: SmolStr::default(),
+            cluster: cluster.into(),
             version: "0.1.0".into(),
             door: SmolStr::default(),
         };

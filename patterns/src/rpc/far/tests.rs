@@ -138,6 +138,37 @@ use crate::node::script::check;
     → 4 in flight
 "#
 )]
+#[case::a_cluster_is_asked_for(
+    r#"
+    b1 links cost=500 cluster=eu
+    b1 has f@1.0.0 a
+    b2 links cost=5000 cluster=us
+    b2 has f@1.0.0
+    c1 calls a f cluster=us
+    → b2 call f
+    c1 calls b f cluster=eu
+    → b1 call f
+    c1 calls c f cluster=main
+    → c1 error c no_location: nobody in main runs f; it is in eu, us [cluster]
+    w1 offers f
+    → w1 offered 1, credit 1
+    c1 calls d f cluster=main
+    → w1 run f
+    c1 calls e f cluster=main
+    w1 returns f 1
+    → c1 result d 1
+    → w1 run f
+    c1 calls g f cluster=mars
+    → c1 error g no_location: nobody in mars runs f; it is in eu, main, us [cluster]
+    c1 calls h f cluster=us locs=a
+    → c1 error h no_location: nobody with f has all of [a]; it is on b2 [] [locs]
+    c1 calls i f cluster=us wait
+    → b2 call f
+    c1 calls j f cluster=us version=^2
+    → c1 error j no_version: no f matches ^2; there is 1.0.0 [version]
+    → 4 in flight
+"#
+)]
 #[case::what_comes_from_a_broker_goes_no_further(
     r#"
     b1 links

@@ -112,7 +112,12 @@ fn ops_are_told_apart(#[case] text: &str, #[case] lines: &str) {
 )]
 #[case("\"locs\":[1]", "call id=c bad_field(locs): `locs` takes an array of 64 strings at most")]
 #[case("\"track\":\"x\"", "call id=c bad_field(track): `track` takes a ULID")]
-#[case("\"cluster\":\"eu\"", "call id=c not_supported(cluster): this broker knows no clusters")]
+#[case("\"cluster\":\"eu\"", "call c f")]
+#[case(
+    "\"cluster\":\"\"",
+    "call id=c bad_field(cluster): `cluster` takes a string of 1 to 255 bytes"
+)]
+#[case("\"cluster\":7", "call id=c bad_field(cluster): `cluster` takes a string")]
 #[case("\"wait\":\"yes\"", "call id=c bad_field(wait): `wait` takes true or false")]
 #[case("\"unheard\":{\"of\":[]}", "call c f")]
 fn fields_of_a_call(#[case] fields: &str, #[case] line: &str) {

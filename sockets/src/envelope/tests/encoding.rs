@@ -154,6 +154,7 @@ fn with(options: CallOptions) -> Call {
 #[case(with(CallOptions { timeout_ms: Some(7), ..CallOptions::default() }))]
 #[case(with(CallOptions { idempotent: Some(true), ..CallOptions::default() }))]
 #[case(with(CallOptions { locs: vec!["x".into()], ..CallOptions::default() }))]
+#[case(with(CallOptions { cluster: Some("x".into()), ..CallOptions::default() }))]
 fn the_short_cut_leads_to_the_same(#[case] call: Call) {
     let call = Call { id: "a".into(), fun: "f".into(), ..call };
     let run = Run { id: run(), call: call.clone().into(), deadline_ms: 5, attempt: 2 };

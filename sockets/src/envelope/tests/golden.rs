@@ -33,7 +33,7 @@ struct Case {
     frames: Vec<String>,
 }
 
-fn requests() -> Vec<(&'static str, Request)> {
+fn calls() -> Vec<(&'static str, Request)> {
     let call = Call {
         id: "c1".into(),
         fun: "math.add".into(),
@@ -45,6 +45,7 @@ fn requests() -> Vec<(&'static str, Request)> {
         options: CallOptions {
             locs: vec!["db".into(), "gpu/0".into()],
             version: Some("^1.2".into()),
+            cluster: None,
             timeout_ms: Some(5_000),
             idempotent: Some(false),
             wait: true,
@@ -53,14 +54,27 @@ fn requests() -> Vec<(&'static str, Request)> {
         track: Some(run()),
         ..call.clone()
     };
+    let afar = Call {
+        options: CallOptions { cluster: Some("eu".into()), ..CallOptions::default() },
+        ..call.clone()
+    };
     let framed = Call {
         args: Some(json("[{\"$frame\":1},{\"$lit\":{\"$frame\":9}}]")),
         kwargs: Some(json("{\"k\":{\"$frame\":2}}")),
         frames: frames(&["one", "two"]),
         ..call.clone()
     };
-    let error = Refusal::by_worker(Some("no_luck"), "out of luck", true);
     vec![
+        ("call", Request::Call(call.into())),
+        ("call with everything", Request::Call(full.into())),
+        ("call with attachments", Request::Call(framed.into())),
+        ("call in a cluster", Request::Call(afar.into())),
+    ]
+}
+
+fn requests() -> Vec<(&'static str, Request)> {
+    let error = Refusal::by_worker(Some("no_luck"), "out of luck", true);
+    let mut all = vec![
         ("ping", Request::Ping { id: None }),
         ("ping with an id", Request::Ping { id: Some("p1".into()) }),
         ("hello", Request::Hello(Hello::default())),
@@ -73,9 +87,9 @@ fn requests() -> Vec<(&'static str, Request)> {
                 token: false,
             }),
         ),
-        ("call", Request::Call(call.into())),
-        ("call with everything", Request::Call(full.into())),
-        ("call with attachments", Request::Call(framed.into())),
+    ];
+    all.extend(calls());
+    all.extend([
         ("cancel", Request::Cancel { id: "c1".into() }),
         ("offer", Request::Offer(offer().into())),
         ("result", Request::Result { run: run(), body: plain("{\"rows\":[1,2.0,-3]}").into() }),
@@ -96,7 +110,8 @@ fn requests() -> Vec<(&'static str, Request)> {
                 ..graph()
             })),
         ),
-    ]
+    ]);
+    all
 }
 
 fn event(payload: Value, headers: Option<&str>, message: RunId) -> Arc<Event> {

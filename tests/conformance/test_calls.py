@@ -82,7 +82,7 @@ def test_a_worker_may_have_codes_of_its_own(broker, dealer):
         ({"fun": "old", "version": "^9"}, "no_version", "version"),
         ({"fun": "old", "locs": ["moon"]}, "no_location", "locs"),
         ({"fun": "old", "version": "one"}, "bad_version", "version"),
-        ({"fun": "old", "cluster": "x"}, "not_supported", "cluster"),
+        ({"fun": "old", "cluster": "x"}, "no_location", "cluster"),
         ({"fun": "a..b"}, "bad_name", "fun"),
         ({"fun": ""}, "bad_name", "fun"),
         ({"fun": "a\x07"}, "bad_name", "fun"),

@@ -19,6 +19,7 @@ use smol_str::SmolStr;
 use crate::config::{Bind, Config, ConfigError};
 use crate::core::{Control, Core};
 use crate::store::{self, Store, StoreError};
+use crate::web::{Listener, Web};
 
 /// How long after its drain time a broker that was told to stop is waited for.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -78,6 +79,8 @@ pub struct Broker {
     node: String,
     control: Arc<Control>,
     thread: Option<JoinHandle<()>>,
+    /// Ends after the core, which answers what it still has.
+    web: Option<Web>,
     drain: Duration,
 }
 
@@ -87,8 +90,11 @@ impl Broker {
         config.check()?;
         let node = node_name(config)?;
         let context = zmq::Context::new();
-        let sockets = Sockets::bind(&context, &config.endpoint()?)?;
-        let endpoints = sockets.endpoints();
+        let at = config.endpoint()?;
+        let sockets = Sockets::bind(&context, &at)?;
+        let listener = bind_http(&at)?;
+        let mut endpoints = sockets.endpoints();
+        endpoints["http"] = listener.endpoint().as_str().into();
         let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let about = About {
             node: SmolStr::new(&node),
@@ -112,6 +118,8 @@ impl Broker {
         let options = store::Options { max_bytes, ..store::Options::default() };
         let (store, lines) =
             Store::open(&store::folder(&config.data_dir()), &options, move || bell.ring())?;
+        let (web, arrivals) = Web::start(listener, control.clone(), &limits, config.http.clone())
+            .map_err(|error| StartError::System(error.to_string()))?;
         let drain = Duration::from_millis(config.drain_ms);
         let links = Links::new(links::About { life, cluster }, &limits, seed());
         let name = SmolStr::new(&node);
@@ -121,7 +129,7 @@ impl Broker {
             sockets,
             (store, lines),
             linked,
-            (control.clone(), waker),
+            (control.clone(), waker, arrivals),
             broker,
             limits,
             drain,
@@ -131,7 +139,7 @@ impl Broker {
             .name("mpreg-core".into())
             .spawn(move || core.run())
             .map_err(|error| StartError::System(error.to_string()))?;
-        Ok(Self { endpoints, node, control, thread: Some(thread), drain })
+        Ok(Self { endpoints, node, control, thread: Some(thread), web: Some(web), drain })
     }
 
     /// Name and address of every endpoint.
@@ -180,6 +188,7 @@ impl Drop for Broker {
         {
             log::error!("the broker's thread panicked");
         }
+        drop(self.web.take());
     }
 }
 
@@ -222,22 +231,31 @@ impl Sockets {
     }
 }
 
+fn bind_http(at: &Bind) -> Result<Listener, StartError> {
+    Listener::bind(at).map_err(|why| {
+        let why = why.raw_os_error().map_or(zmq::Error::EINVAL, zmq::Error::from_raw);
+        refused("http", at.address("http"), why)
+    })
+}
+
 fn bind<S>(
     endpoint: &'static str,
     at: &Bind,
     make: impl FnOnce(&str) -> Result<S, zmq::Error>,
 ) -> Result<S, StartError> {
     let address = at.address(endpoint);
-    make(&address).map_err(|why| {
-        let hint = match why {
-            zmq::Error::EADDRINUSE => {
-                "; another program has it: stop that, or choose another --port (0 lets the system)"
-            }
-            zmq::Error::EACCES => "; it needs rights you do not have: choose a port above 1023",
-            _ => "",
-        };
-        StartError::Bind { endpoint, address: address.clone(), why, hint }
-    })
+    make(&address).map_err(|why| refused(endpoint, address.clone(), why))
+}
+
+fn refused(endpoint: &'static str, address: String, why: zmq::Error) -> StartError {
+    let hint = match why {
+        zmq::Error::EADDRINUSE => {
+            "; another program has it: stop that, or choose another --port (0 lets the system)"
+        }
+        zmq::Error::EACCES => "; it needs rights you do not have: choose a port above 1023",
+        _ => "",
+    };
+    StartError::Bind { endpoint, address, why, hint }
 }
 
 /// The broker's name: what was asked for, else one made up once and kept in the data folder.

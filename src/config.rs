@@ -1,6 +1,6 @@
 //! File and flags become one checked configuration.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use mpreg_patterns::base::Limits;
@@ -15,7 +15,7 @@ use crate::store;
 /// Logs that one broker keeps at most: every event is looked up once for all of them.
 const RETAIN_RULES: usize = 64;
 /// The endpoints, in the order of their ports.
-const ENDPOINTS: [&str; 5] = ["door", "publish", "subscribe", "push", "bridge"];
+const ENDPOINTS: [&str; 6] = ["door", "publish", "subscribe", "push", "bridge", "http"];
 
 /// Port of the door unless another is asked for.
 pub const DEFAULT_PORT: u16 = 7400;
@@ -44,6 +44,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// How this broker is reached by others.
     pub federation: FederationConfig,
+    /// Who may come in over HTTP and WebSocket.
+    pub http: HttpConfig,
     /// Brokers that are to be neighbours: `[[link]]`.
     pub link: Vec<LinkConfig>,
     /// Bounds that differ from their defaults.
@@ -62,6 +64,16 @@ impl Default for QueuesConfig {
     fn default() -> Self {
         Self { auto_create: true }
     }
+}
+
+/// The `[http]` table. Addresses, `localhost` and the broker's own pages are always let in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpConfig {
+    /// Names under which the broker is reached: the `Host` of a request, without its port.
+    pub hosts: Vec<String>,
+    /// Origins of pages of others that may use the broker: `https://app.example`.
+    pub origins: Vec<String>,
 }
 
 /// The `[store]` table.
@@ -200,6 +212,7 @@ impl Default for Config {
             queues: QueuesConfig::default(),
             store: StoreConfig::default(),
             federation: FederationConfig::default(),
+            http: HttpConfig::default(),
             link: Vec::new(),
             limits: LimitsConfig::default(),
         }
@@ -310,6 +323,16 @@ pub enum Bind {
 }
 
 impl Bind {
+    /// Where HTTP is served: an address, or the path of a Unix socket.
+    pub(crate) fn http(&self) -> Result<SocketAddr, PathBuf> {
+        let place = ENDPOINTS.len() - 1;
+        match self {
+            Self::Tcp(ip, 0) => Ok((*ip, 0).into()),
+            Self::Tcp(ip, port) => Ok((*ip, *port + place as u16).into()),
+            Self::Ipc(path) => Err(PathBuf::from(format!("{}.http", path.display()))),
+        }
+    }
+
     /// The address to give to ZeroMQ for an endpoint: `door`, `publish`, `subscribe` or `push`.
     #[must_use]
     pub fn address(&self, endpoint: &str) -> String {
@@ -428,7 +451,7 @@ mod tests {
     #[case::wrong_type("port = \"x\"", "invalid type")]
     #[case::zero_limit("[limits]\ncalls = 0", "calls: must be above 0")]
     #[case::small_store("[store]\nmax_bytes = 1", "store.max_bytes: must be at least 1048576")]
-    #[case::last_port("port = 65534", "the last endpoint would be at port 65538")]
+    #[case::last_port("port = 65534", "the last endpoint would be at port 65539")]
     #[case::retain("[[topics.retain]]\npattern = \"a..b\"", "`a..b` is no pattern")]
     #[case::retain_key("[[topics.retain]]\nfor = 1", "unknown field `for`")]
     #[case::foreign_bind("bind = \"0.0.0.0\"", "add --insecure")]

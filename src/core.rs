@@ -9,6 +9,7 @@ mod peers;
 mod queues;
 mod sleep;
 mod topics;
+mod web;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -31,6 +32,7 @@ use smol_str::SmolStr;
 
 use crate::broker::{Sockets, seed};
 use crate::store::Store;
+use crate::web::Arrivals;
 
 pub(crate) use control::Control;
 use control::{DRAIN, RUN};
@@ -40,6 +42,7 @@ pub(crate) use memory::begin_small;
 use outlets::Outlets;
 use peers::{Peer, Way};
 use sleep::Stirred;
+use web::Web;
 
 /// Messages read before anything is answered: bounds both latency and memory of a turn.
 const MESSAGES_PER_TURN: usize = 1_024;
@@ -95,6 +98,7 @@ pub(crate) struct Core {
     push: Inlet,
     outlets: Outlets,
     wiring: Wiring,
+    web: Web,
     store: Store,
     ear: zmq::Socket,
     wait: Wait,
@@ -108,7 +112,7 @@ impl Core {
         sockets: Sockets,
         (store, lines): (Store, Vec<Line>),
         (links, name, ends): (Links, SmolStr, Ends),
-        (control, ear): (Arc<Control>, zmq::Socket),
+        (control, ear, arrivals): (Arc<Control>, zmq::Socket, Arrivals),
         node: Node,
         limits: Limits,
         drain: Duration,
@@ -138,6 +142,7 @@ impl Core {
             push: sockets.push,
             outlets: Outlets::new(sockets.context.clone()),
             wiring: Wiring::new(sockets.context, sockets.bridge, links, name, ends),
+            web: Web::new(arrivals),
             store,
             ear,
             wait: Wait::default(),
@@ -162,8 +167,10 @@ impl Core {
             let now = self.now();
             let mut more = self.read_store(now);
             if !self.node.is_beginning() {
+                self.control.serves();
                 more |= self.read_stirred(now);
                 more |= self.read_links(now);
+                more |= self.read_web(now);
             }
             self.tick(now);
             more |= self.write_outlets(now);
@@ -284,7 +291,7 @@ impl Core {
         };
         peer.session.begin(is_req, prefix);
         let before = peer.session.manner();
-        if matches!(peer.way, Way::Door(_))
+        if !matches!(peer.way, Way::Far)
             && let Some((encoding, batch)) = envelope::detect(body)
         {
             peer.session.speak(encoding, batch || before.1);
@@ -511,6 +518,7 @@ impl Core {
                 self.stirred.door = true;
                 self.router.send(to, parcel.prefix(), parcel.body(), parcel.frames())
             }
+            Some(Way::Web(_, line)) => Ok(line.send(parcel.envelope())),
             Some(Way::Far) => Ok(self.carry(now, id, &parcel)),
         };
         match sent {
@@ -562,7 +570,7 @@ impl Core {
             .flatten()
             .filter(|peer| match &peer.way {
                 Way::Door(routing_id) => !self.router.has_peer(routing_id),
-                Way::Far => false,
+                Way::Web(..) | Way::Far => false,
             })
             .map(|peer| peer.id.slot)
             .collect();
@@ -576,7 +584,7 @@ impl Core {
             self.node.report_load(now, &mut self.out);
         }
         self.node.set_gauges(json!({
-            "peers": self.by_routing_id.len(),
+            "peers": self.by_routing_id.len() + self.web.len(),
             "stalled_peers": stalled_peers,
             "waiting_bytes": waiting_bytes,
             "traffic": self.traffic,

@@ -10,3 +10,4 @@ pub mod signals;
 pub mod store;
 
 mod core;
+mod web;

@@ -28,6 +28,7 @@ use serde_json::Value as Json;
 const DOOR: &str = "tcp://127.0.0.1:7400";
 const PUBLISH: &str = "tcp://127.0.0.1:7401";
 const SUBSCRIBE: &str = "tcp://127.0.0.1:7402";
+const HTTP: &str = "http://127.0.0.1:7405";
 /// Longer than any example takes on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Codes that nothing sends yet.
@@ -112,9 +113,11 @@ fn every_key_of_the_configuration_is_documented() {
     keys.extend(fields(&source, "limits! {"));
     keys.extend(fields(&source, "pub struct RetainConfig {"));
     keys.extend(fields(&source, "pub struct QueuesConfig {"));
+    keys.extend(fields(&source, "pub struct HttpConfig {"));
     keys.extend(fields(&source, "pub struct FederationConfig {"));
     keys.extend(fields(&source, "pub struct LinkConfig {"));
-    let tables = ["limits", "topics", "federation", "link"].iter().all(|table| keys.remove(*table));
+    let tables =
+        ["limits", "topics", "http", "federation", "link"].iter().all(|table| keys.remove(*table));
     assert!(tables && keys.len() > 10, "keys found in src/config.rs: {keys:?}");
     let page = read("docs/config.md");
     let told: BTreeSet<String> = rows(&page, 0).into_iter().map(|(name, _)| name).collect();
@@ -326,8 +329,9 @@ fn run(block: &Block, files: &[(String, String)], python: Option<&Path>) -> Stri
     let paths = std::env::var("PATH").unwrap_or_default();
     let output = File::create(folder.join("stdout")).expect("the folder can be written");
     let errors = File::create(folder.join("stderr")).expect("the folder can be written");
+    let script = block.text.replace(HTTP, &address("http"));
     let mut shell = Command::new("sh");
-    shell.args(["-eu", "-c", &block.text]).current_dir(folder).stdout(output).stderr(errors);
+    shell.args(["-eu", "-c", &script]).current_dir(folder).stdout(output).stderr(errors);
     shell.env("PATH", format!("{}:{paths}", folder.display()));
     shell.env("PYTHON", python.unwrap_or_else(|| Path::new("python3")));
     let mut shell = Group::spawn(&mut shell);

@@ -15,7 +15,7 @@ const COPY_BYTES: usize = 1 << 10;
 const GONE: &[u8] = b"\0gone";
 /// Frames of one message that are kept: the body, its delimiter, and more attachments than any
 /// limit allows. What follows is read and dropped.
-const FRAMES_KEPT: usize = 256;
+pub(crate) const FRAMES_KEPT: usize = 256;
 const HEARTBEAT_MS: i32 = 250;
 const SILENCE_MS: i32 = 750;
 /// Coalesced frames that libzmq may hold for one peer.

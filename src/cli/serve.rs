@@ -134,6 +134,10 @@ fn banner(broker: &Broker, config: &Config, format: Format) {
                 "  bridge     {}   other brokers: mpreg serve --link {door}",
                 at("bridge")
             ));
+            line(&format!(
+                "  http       {}   curl, /health, /metrics; WebSocket at /ws",
+                at("http")
+            ));
             line(&format!("  data       {data}"));
             if config.insecure {
                 line("  nothing protects this broker: whoever reaches it may use it");

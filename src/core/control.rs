@@ -1,6 +1,6 @@
 //! How other threads tell the core what to do, and how it goes down.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -18,6 +18,7 @@ const END: u8 = 2;
 /// How other threads tell the core what to do.
 pub(crate) struct Control {
     state: AtomicU8,
+    serving: AtomicBool,
     bell: Mutex<zmq::Socket>,
 }
 
@@ -35,7 +36,8 @@ impl Control {
         ear.set_linger(0)?;
         ear.bind("inproc://control")?;
         bell.connect("inproc://control")?;
-        Ok((Arc::new(Self { state: AtomicU8::new(RUN), bell: Mutex::new(bell) }), ear))
+        let (state, serving) = (AtomicU8::new(RUN), AtomicBool::new(false));
+        Ok((Arc::new(Self { state, serving, bell: Mutex::new(bell) }), ear))
     }
 
     pub(crate) fn drain(&self) {
@@ -49,6 +51,20 @@ impl Control {
     /// What was told last.
     pub(super) fn state(&self) -> u8 {
         self.state.load(Ordering::Acquire)
+    }
+
+    /// What was left behind has been read.
+    pub(super) fn serves(&self) {
+        self.serving.store(true, Ordering::Release);
+    }
+
+    /// How far it is, in a word for people and probes.
+    pub(crate) fn stage(&self) -> &'static str {
+        match self.state() {
+            RUN if !self.serving.load(Ordering::Acquire) => "starting",
+            RUN => "serving",
+            _ => "draining",
+        }
     }
 
     fn tell(&self, state: u8) {

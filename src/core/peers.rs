@@ -1,6 +1,6 @@
 //! Connections that come and go, and what stands for other brokers among them.
 
-use mpreg_patterns::base::{Code, Out, PeerId, Refusal, Time};
+use mpreg_patterns::base::{Out, PeerId, Time};
 use mpreg_patterns::node::{self, error_reply};
 use mpreg_patterns::outbox;
 use mpreg_sockets::envelope;
@@ -8,11 +8,14 @@ use mpreg_sockets::router::Prefix;
 use mpreg_sockets::session::Session;
 
 use super::Core;
+use crate::web::{ConnectionId, Line};
 
 /// How a peer is reached.
 pub(super) enum Way {
     /// Through the door, under its routing id.
     Door(Box<[u8]>),
+    /// Over WebSocket or HTTP.
+    Web(ConnectionId, Line),
     /// It stands for another broker.
     Far,
 }
@@ -27,7 +30,7 @@ pub(super) struct Peer {
 impl Core {
     /// Makes room for a peer, if there is any.
     pub(super) fn connected(&mut self, routing_id: &[u8]) -> Option<u32> {
-        if self.by_routing_id.len() >= self.limits.peers {
+        if self.is_full() {
             return None;
         }
         let slot = self.take_slot(Way::Door(routing_id.into()));
@@ -50,9 +53,7 @@ impl Core {
 
     /// Answers a peer there is no room for.
     pub(super) fn turn_away(&mut self, routing_id: &[u8], prefix: Prefix) {
-        self.traffic.peers_refused += 1;
-        let message = format!("{} peers are connected", self.limits.peers);
-        let reply = error_reply(None, None, Refusal::new(Code::Busy, message));
+        let reply = error_reply(None, None, self.no_room());
         self.stirred.door = true;
         if let Ok(message) = envelope::lone(envelope::Encoding::Json, &reply) {
             let _ = self.router.send(routing_id, prefix, &message.body, &message.frames);
@@ -68,8 +69,10 @@ impl Core {
     /// Ends a connection's life: what it offered and asked for goes with it.
     pub(super) fn gone(&mut self, now: Time, slot: u32) {
         let Some(mut peer) = self.peers[slot as usize].take() else { return };
-        if let Way::Door(routing_id) = &peer.way {
-            self.by_routing_id.remove(routing_id);
+        match &peer.way {
+            Way::Door(routing_id) => _ = self.by_routing_id.remove(routing_id),
+            Way::Web(connection, _) => self.web.forget(*connection),
+            Way::Far => {}
         }
         self.free.push(slot);
         self.ended[0] += 1;

@@ -2,7 +2,7 @@
 import pytest
 import zmq
 
-from peers import Broker, Json, Packed, Peer, Worker, until
+from peers import TRANSPORT, Broker, Json, Packed, Peer, Worker, until
 
 SOCKETS = {
     "dealer": (zmq.DEALER, {}),
@@ -10,6 +10,8 @@ SOCKETS = {
     "req_correlate": (zmq.REQ, {"req_correlate": 1}),
     "req_relaxed": (zmq.REQ, {"req_correlate": 1, "req_relaxed": 1}),
 }
+if TRANSPORT == "ws":
+    SOCKETS = {"dealer": SOCKETS["dealer"]}
 
 
 @pytest.fixture(scope="session")

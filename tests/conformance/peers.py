@@ -5,19 +5,27 @@ import os
 import pathlib
 import random
 import resource
+import select
 import socket
+import struct
 import subprocess
 import tempfile
 import threading
 import time
 
 import msgpack
+import pytest
+import websocket
 import zmq
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PATIENCE = 10.0
 CONTEXT = zmq.Context()
 NUMBERS = itertools.count(1)
+# How peers reach the door: over tcp, ipc, or ws in its place.
+TRANSPORT = os.environ.get("MPREG_TRANSPORT", "tcp")
+# The HTTP endpoint of the broker behind a door.
+HTTP = {}
 
 
 # A few tests hold thousands of connections, and so does the broker they start.
@@ -60,7 +68,10 @@ class Broker:
     def __init__(self, *arguments, port=0, data=None):
         self.data = data or tempfile.TemporaryDirectory()
         command = [program(), "serve", "--output", "json", "--data", self.data.name]
-        command += ["--port", str(port), *arguments]
+        if TRANSPORT == "ipc" and port == 0:
+            command += ["--bind", f"ipc://{self.data.name}/{next(NUMBERS)}", *arguments]
+        else:
+            command += ["--port", str(port), *arguments]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, env={**os.environ, "RUST_LOG": "warn"}
         )
@@ -68,7 +79,8 @@ class Broker:
         endpoints = self.banner["endpoints"]
         self.door, self.publish = endpoints["door"], endpoints["publish"]
         self.subscribe, self.push = endpoints["subscribe"], endpoints["push"]
-        self.port = int(self.door.rpartition(":")[2])
+        self.http = HTTP[self.door] = endpoints["http"]
+        self.port = 0 if self.door.startswith("ipc") else int(self.door.rpartition(":")[2])
 
     def kill(self):
         self.process.kill()
@@ -89,25 +101,81 @@ class Broker:
 
 
 def free_port():
-    """A port with four free ones behind it, below those that the system gives to connections."""
+    """A port with five free ones behind it, below those that the system gives to connections."""
     for port in random.sample(range(20_000, 32_000), 1_000):
         try:
-            for number in range(port, port + 5):
+            for number in range(port, port + 6):
                 with socket.socket() as probe:
                     probe.bind(("127.0.0.1", number))
             return port
         except OSError:
             continue
-    raise AssertionError("no five free ports in a row")
+    raise AssertionError("no six free ports in a row")
+
+
+def of_zeromq():
+    """Skips what has no like over WebSocket."""
+    if TRANSPORT == "ws":
+        pytest.skip("of ZeroMQ alone")
+
+
+class WebSocket:
+    """A WebSocket that looks like a DEALER."""
+
+    type = zmq.DEALER
+
+    def __init__(self, door):
+        # Some tests write the address of a door in another way.
+        http = HTTP.get(door) or next(iter(HTTP.values()))
+        url = http.replace("http://", "ws://") + "/ws"
+        self.socket = websocket.create_connection(url, enable_multithread=False, timeout=PATIENCE)
+
+    def send_multipart(self, frames):
+        body, *attachments = [bytes(frame) for frame in frames]
+        if attachments:
+            parts = [struct.pack("<I", len(frame)) + frame for frame in (body, *attachments)]
+            return self.socket.send_binary(b"\2" + b"".join(parts))
+        is_json = body[:1] in (b"{", b"[")
+        try:
+            return self.socket.send(body.decode()) if is_json else self.socket.send_binary(body)
+        except UnicodeDecodeError:
+            return self.socket.send_binary(body)
+
+    def send(self, frame):
+        self.send_multipart([frame])
+
+    def poll(self, milliseconds):
+        return bool(select.select([self.socket.sock], [], [], milliseconds / 1000)[0])
+
+    def recv_multipart(self):
+        kind, data = self.socket.recv_data()
+        assert kind in (websocket.ABNF.OPCODE_TEXT, websocket.ABNF.OPCODE_BINARY), (kind, data)
+        if data[:1] != b"\2":
+            return [data]
+        frames, at = [], 1
+        while at < len(data):
+            (length,) = struct.unpack_from("<I", data, at)
+            frames.append(data[at + 4 : at + 4 + length])
+            at += 4 + length
+        return frames
+
+    def close(self):
+        self.socket.close()
 
 
 class Peer:
     """A socket that speaks one encoding at a time."""
 
     def __init__(self, door, kind=zmq.DEALER, encoding=Json, **options):
-        self.socket = CONTEXT.socket(kind)
+        self.door = door
         self.encoding = encoding
         self.waiting = []
+        if TRANSPORT == "ws":
+            if kind != zmq.DEALER or options:
+                of_zeromq()
+            self.socket = WebSocket(door)
+            return
+        self.socket = CONTEXT.socket(kind)
         self.socket.linger = 0
         for name, value in options.items():
             setattr(self.socket, name, value)

@@ -2,7 +2,7 @@
 import pytest
 import zmq
 
-from peers import Peer
+from peers import Peer, of_zeromq
 
 
 def double(run, _):
@@ -128,6 +128,7 @@ def test_a_relaxed_req_hears_nothing_of_what_it_gave_up(broker, workers):
 
 def test_a_plain_dealer_may_imitate_a_req(broker, encoding):
     """Its delimiter comes back, and it may have as many requests in flight as it likes."""
+    of_zeromq()
     with Peer(broker.door, encoding=encoding) as peer:
         for number in range(3):
             peer.socket.send_multipart([b"", encoding.pack({"op": "ping", "id": str(number)})])

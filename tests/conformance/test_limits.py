@@ -4,7 +4,7 @@ import time
 import pytest
 import zmq
 
-from peers import Broker, Json, Packed, Peer, until
+from peers import Broker, Json, Packed, Peer, of_zeromq, until
 
 PING = {"op": "ping", "id": "p"}
 
@@ -25,6 +25,7 @@ def test_an_envelope_over_4_mib_is_an_error(asker):
 
 def test_a_frame_over_64_mib_ends_the_connection(broker):
     """Without a word: libzmq's own bound. The socket reconnects by itself and is served again."""
+    of_zeromq()
     with Peer(broker.door) as peer:
         assert peer.ask(PING)["op"] == "pong"
         before = broker.resident()
@@ -108,6 +109,7 @@ def test_a_message_of_many_frames(peer):
 
 
 def test_a_req_of_nothing_but_delimiters(broker):
+    of_zeromq()
     with Peer(broker.door) as peer:
         peer.socket.send_multipart([b"", b"", b""])
         empty, body = peer.raw()

@@ -57,7 +57,7 @@ def test_a_graph_takes_works_and_acks_by_its_result(dealer, workers, queue):
             seen.append(load(peer, queue))
         return 2 * run["args"][0]
 
-    door = dealer.socket.last_endpoint.decode()
+    door = dealer.door
     workers({"steps.work": double})
     declare(dealer, queue, lease_ms=1)
     send(dealer, queue, 21)

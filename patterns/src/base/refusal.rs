@@ -126,8 +126,9 @@ codes! {
         "The function exists, but in no version the range allows. Nothing ran.",
         "The message lists the versions there are.";
     NoLocation = "no_location", Caller, true,
-        "The function exists, but on no worker with all the locs. Nothing ran.",
-        "The message lists who has the function without them.";
+        "The function exists, but on no worker with all the locs, or in other clusters alone. \
+         Nothing ran.",
+        "The message lists who has the function without them, or in which clusters it is.";
     Busy = "busy", Broker, true,
         "A bound on what may be in flight is reached. Nothing ran.",
         "Wait for replies before sending more.";
@@ -248,6 +249,17 @@ codes! {
     LinkFailed = "link_failed", Broker, true,
         "A neighbour cannot be reached, or does not finish agreeing on a link. It is tried again.",
         "See the message; the address is that of the other broker's door.";
+    ForeignOrigin = "foreign_origin", Caller, false,
+        "A browser asks for a page of another origin, or under a host name that is not this \
+         broker's. Nothing changed.",
+        "List the origin or the host under `[http]` in the broker's config.";
+    BadContentType = "bad_content_type", Caller, false,
+        "A POST has a body of another type than JSON or bytes. Nothing changed.",
+        "Send `Content-Type: application/json`, or `application/octet-stream` for bytes.";
+    UnknownPath = "unknown_path", Caller, false,
+        "There is nothing at this path of the HTTP endpoint, or not with this method. Nothing \
+         changed.",
+        "See docs/PROTOCOL.md for the paths.";
 }
 
 impl Code {

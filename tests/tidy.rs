@@ -204,7 +204,7 @@ fn banned_words_are_not_used() {
 #[test]
 fn lines_are_short() {
     let mut problems = Vec::new();
-    for source in sources(&["rs", "py", "sh"]) {
+    for source in sources(&["rs", "py", "sh", "js", "mjs", "html"]) {
         let long = source.text.lines().enumerate();
         let long = long.filter(|(_, line)| line.chars().count() > COLUMNS);
         let long: Vec<usize> = long.map(|(index, _)| index + 1).collect();

@@ -68,7 +68,7 @@ pub(super) async fn unknown_path(uri: Uri) -> Response {
 pub(super) async fn wrong_method(method: Method, uri: Uri) -> Response {
     let allowed = match uri.path().rsplit('/').next() {
         _ if uri.path().starts_with("/topics/") => "GET",
-        Some("next" | "health" | "metrics" | "ws") => "GET",
+        Some("" | "mpreg.js" | "next" | "health" | "metrics" | "ws") => "GET",
         _ => "POST",
     };
     let message = format!("{} takes {allowed}, not {method}", uri.path());

@@ -3,7 +3,8 @@
 //!
 //! In reading order: `lane` (to the core and back), `guard` (who may come in), `socket` (`/ws`),
 //! `guest` (one request as a peer), `http` (what is asked with plain HTTP), `events` (topics as
-//! server-sent events), `answer` (refusals as HTTP), `metrics` and `health`.
+//! server-sent events), `answer` (refusals as HTTP), `metrics` and `health`,
+//! `page` (for browsers).
 
 mod answer;
 mod events;
@@ -13,6 +14,7 @@ mod health;
 mod http;
 mod lane;
 mod metrics;
+mod page;
 mod query;
 mod socket;
 
@@ -234,6 +236,8 @@ fn routes(site: Site) -> Router {
         .route("/queues/{queue}", post(http::send))
         .route("/queues/{queue}/next", get(http::next))
         .route("/topics/{pattern}", get(events::listen))
+        .route("/", get(page::index))
+        .route("/mpreg.js", get(page::module))
         .route("/health", get(health::health))
         .route("/metrics", get(metrics::metrics))
         .fallback(answer::unknown_path)

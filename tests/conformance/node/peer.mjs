@@ -37,7 +37,8 @@ await say(worker, { op: "error", id: run.id, error: "no paper" })
 assert.equal((await hear(caller)).error.message, "no paper")
 
 // Attachments both ways.
-await say(caller, { op: "call", id: "3", fun: "node.f", args: [{ $frame: 1 }] }, Buffer.from([0, 255]))
+const bytes = Buffer.from([0, 255])
+await say(caller, { op: "call", id: "3", fun: "node.f", args: [{ $frame: 1 }] }, bytes)
 const [body, attachment] = await worker.receive()
 assert.deepEqual(json(body).args, [{ $frame: 1 }])
 assert.deepEqual([...attachment], [0, 255])

@@ -2,13 +2,15 @@
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Resolves when the process is asked to stop: SIGTERM, or SIGINT from a keyboard.
-pub async fn stop() {
+/// Resolves when the process is asked to stop, from now on: SIGTERM, or SIGINT from a keyboard.
+pub fn stop() -> impl Future<Output = ()> {
     let mut terminate = signal(SignalKind::terminate()).ok();
     let mut interrupt = signal(SignalKind::interrupt()).ok();
-    tokio::select! {
-        () = next(&mut terminate) => {}
-        () = next(&mut interrupt) => {}
+    async move {
+        tokio::select! {
+            () = next(&mut terminate) => {}
+            () = next(&mut interrupt) => {}
+        }
     }
 }
 

@@ -96,13 +96,18 @@ impl Serve {
         if format == Format::Table {
             line("draining; a second signal ends it at once");
         }
-        std::thread::spawn(|| {
+        let (listens, listening) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
             let again = block_on(async {
-                signals::stop().await;
+                let again = signals::stop();
+                let _ = listens.send(());
+                again.await;
                 Ok(())
             });
             std::process::exit(if again.is_ok() { 130 } else { 1 });
         });
+        // A signal that nobody listens for would be lost.
+        let _ = listening.recv();
         broker.stop();
         Ok(())
     }

@@ -166,6 +166,10 @@ async fn take(site: &Site, op: Op) -> Result<Response, Box<Response>> {
     ack.put("ids", &[&message["id"]]);
     let acked = guest.ask(ack).await.map_err(gone)?;
     checked(&acked)?;
+    if is_late(&acked) {
+        // Its lease ran out: somebody else has it.
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
     let Some(frame) = lone_frame(&message["payload"], &taken) else {
         return Ok(whole(result, &taken));
     };
@@ -182,6 +186,12 @@ async fn take(site: &Site, op: Op) -> Result<Response, Box<Response>> {
         }
     }
     Ok(response)
+}
+
+/// Whether what was to be acked was in hand no longer.
+fn is_late(acked: &Envelope) -> bool {
+    let acked: Json = serde_json::from_slice(&acked.body).unwrap_or_default();
+    acked["ids"].as_array().is_none_or(Vec::is_empty)
 }
 
 /// Asks as a guest, and answers with what `show` makes of the reply.

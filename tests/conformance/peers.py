@@ -125,9 +125,7 @@ class WebSocket:
     type = zmq.DEALER
 
     def __init__(self, door):
-        # Some tests write the address of a door in another way.
-        http = HTTP.get(door) or next(iter(HTTP.values()))
-        url = http.replace("http://", "ws://") + "/ws"
+        url = HTTP[door].replace("http://", "ws://") + "/ws"
         self.socket = websocket.create_connection(url, enable_multithread=False, timeout=PATIENCE)
 
     def send_multipart(self, frames):

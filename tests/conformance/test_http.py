@@ -192,6 +192,20 @@ def test_events(broker, web):
     assert web.error("POST", "/publish/mpreg.x", 1)[1] == "reserved_name"
 
 
+def test_events_of_the_past_come_first(tmp_path):
+    config = tmp_path / "mpreg.toml"
+    config.write_text('[[topics.retain]]\npattern = "kept.#"\n')
+    with Broker("--config", str(config)) as broker:
+        web = Http(broker)
+        for number in range(5):
+            assert web.told("POST", "/publish/kept.x", number)[0] == 200
+        heard, connection = events(broker, "/topics/kept.%23?last=2")
+        assert [next(heard)["payload"] for _ in range(2)] == [3, 4]
+        web.told("POST", "/publish/kept.x", 5)
+        assert next(heard)["payload"] == 5
+        connection.close()
+
+
 def test_one_who_does_not_read_delays_nobody(broker, web):
     """Its events are missed and counted; the broker holds no more than its credit allows."""
     slow = Http(broker).connection

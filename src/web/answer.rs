@@ -60,6 +60,24 @@ pub(super) fn status(code: &str, culprit: Culprit) -> StatusCode {
     }
 }
 
+/// A refusal of what stands before the handlers (a body that is too large, a path that is no
+/// UTF-8, no handshake at `/ws`) has a code as well.
+pub(super) fn in_words(response: Response) -> Response {
+    let status = response.status();
+    let is_told = response.headers().get(CONTENT_TYPE).is_some_and(|of| of == "application/json");
+    if is_told || !status.is_client_error() {
+        return response;
+    }
+    let code = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => Code::TooLarge,
+        _ => Code::BadField,
+    };
+    let reason = status.canonical_reason().unwrap_or("refused");
+    let mut told = refused(&Refusal::new(code, format!("the request is not taken: {reason}")));
+    *told.status_mut() = status;
+    told
+}
+
 pub(super) async fn unknown_path(uri: Uri) -> Response {
     let message = format!("there is nothing at {}; docs/PROTOCOL.md lists the paths", uri.path());
     refused(&Refusal::new(Code::UnknownPath, message))

@@ -9,12 +9,12 @@ use axum::response::Response;
 use mpreg_patterns::base::{Code, Refusal};
 
 use super::Site;
-use super::answer::refused;
+use super::answer::{in_words, refused};
 use crate::config::HttpConfig;
 
 pub(super) async fn guard(State(site): State<Site>, request: Request, next: Next) -> Response {
     match check(&site.http, request.method(), request.uri(), request.headers()) {
-        Ok(()) => next.run(request).await,
+        Ok(()) => in_words(next.run(request).await),
         Err(refusal) => refused(&refusal),
     }
 }

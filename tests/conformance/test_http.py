@@ -79,6 +79,8 @@ def test_calls(broker, web, workers):
     assert web.error("POST", "/call/a..b", []) == (400, "bad_name", "fun")
     assert web.error("POST", "/call/echo", b"[1")[:2] == (400, "bad_encoding")
     assert web.told("POST", "/call/mpreg.status", {})[1]["node"]
+    workers({"of/some": lambda run, _: run["fun"]})
+    assert web.told("POST", "/call/of%2Fsome", []) == (200, "of/some")
 
 
 def test_bytes(broker, web):
@@ -268,6 +270,19 @@ def test_foreign_pages_are_kept_out(broker, web, headers, told):
 )
 def test_what_is_not_served(web, method, path, headers, told):
     assert web.error(method, path, body=b"1" if method == "POST" else None, headers=headers) == told
+
+
+def test_what_is_not_well_formed_is_refused_in_words(web):
+    assert web.error("GET", "/ws") == (400, "bad_field", None)
+    assert web.error("POST", "/call/%ff", []) == (400, "bad_field", None)
+    # Its head is enough: what will not be taken need not be sent.
+    web.connection.putrequest("POST", "/publish/a")
+    for name, value in {**JSON, "Content-Length": 1 << 40}.items():
+        web.connection.putheader(name, value)
+    web.connection.endheaders()
+    response = web.connection.getresponse()
+    told = json.loads(response.read())
+    assert (response.status, told["error"]["code"]) == (413, "too_large")
 
 
 def test_own_pages_and_listed_ones_come_in(tmp_path):

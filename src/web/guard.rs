@@ -2,7 +2,7 @@
 //! browser, so what a browser says of the page is looked at before anything else.
 
 use axum::extract::{Request, State};
-use axum::http::header::{HOST, ORIGIN};
+use axum::http::header::{CONTENT_LENGTH, HOST, ORIGIN};
 use axum::http::{HeaderMap, Method, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -13,7 +13,9 @@ use super::answer::{in_words, refused};
 use crate::config::HttpConfig;
 
 pub(super) async fn guard(State(site): State<Site>, request: Request, next: Next) -> Response {
-    match check(&site.http, request.method(), request.uri(), request.headers()) {
+    let may_come = check(&site.http, request.method(), request.uri(), request.headers())
+        .and_then(|()| fits(request.headers(), site.body_bytes()));
+    match may_come {
         Ok(()) => in_words(next.run(request).await),
         Err(refusal) => refused(&refusal),
     }
@@ -49,6 +51,15 @@ fn check(
             let message = "POST takes `application/json` or `application/octet-stream`";
             Refusal::field(Code::BadContentType, "Content-Type", message)
         })?;
+    }
+    Ok(())
+}
+
+/// Whether a body is as small as it must be, if its length is told: it need not be sent else.
+fn fits(headers: &HeaderMap, most: usize) -> Result<(), Refusal> {
+    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    if length.and_then(|length| length.parse::<usize>().ok()).is_some_and(|length| length > most) {
+        return Err(Refusal::new(Code::TooLarge, format!("a body has {most} bytes at most")));
     }
     Ok(())
 }

@@ -54,6 +54,13 @@ struct Site {
     http: Arc<HttpConfig>,
 }
 
+impl Site {
+    /// The largest body: an envelope, or an attachment.
+    fn body_bytes(&self) -> usize {
+        self.limits.envelope_bytes.max(self.limits.attachment_bytes)
+    }
+}
+
 /// A bound endpoint, before it serves.
 pub(crate) enum Listener {
     Tcp(std::net::TcpListener),
@@ -227,7 +234,6 @@ async fn connection<S>(
 }
 
 fn routes(site: Site) -> Router {
-    let body = site.limits.envelope_bytes.max(site.limits.attachment_bytes);
     Router::new()
         .route("/ws", any(socket::upgrade))
         .route("/call/{function}", post(http::call))
@@ -242,7 +248,7 @@ fn routes(site: Site) -> Router {
         .route("/metrics", get(metrics::metrics))
         .fallback(answer::unknown_path)
         .method_not_allowed_fallback(answer::wrong_method)
-        .layer(DefaultBodyLimit::max(body))
+        .layer(DefaultBodyLimit::max(site.body_bytes()))
         .layer(axum::middleware::from_fn_with_state(site.clone(), guard::guard))
         .with_state(site)
 }

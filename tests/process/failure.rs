@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::raw::Raw;
-use crate::rig::{Broker, Process, alone, ask, is_long, turn, until};
+use crate::rig::{Broker, Process, alone, ask, free_port, is_long, turn, until};
 
 /// What the contract calls "noticed at once".
 const NOTICED: Duration = Duration::from_secs(1);
@@ -199,7 +199,8 @@ async fn a_worker_that_returns_with_its_identity_begins_a_new_life() {
 #[tokio::test]
 async fn a_client_is_told_when_its_broker_is_killed() {
     let _turn = turn();
-    let mut broker = Broker::start();
+    let port = free_port().to_string();
+    let mut broker = Broker::with(&["--port", &port]);
     let _workers = broker.workers(1, "").await;
     let client = broker.client().await;
     let call = client.call("rest").args(&[10_000]);
@@ -207,7 +208,6 @@ async fn a_client_is_told_when_its_broker_is_killed() {
     until(&client, "mpreg.workers", |workers| workers[0]["in_hand"] == 1).await;
     broker.process.kill();
     assert_eq!(call.await.unwrap().unwrap_err().code(), Some("outcome_unknown"));
-    let port = broker.door.rsplit_once(':').unwrap().1.to_owned();
     let again = Broker::with(&["--port", &port]);
     let begun = Instant::now();
     let result = again.client().await.call("echo").args(&[1]).wait().send().await.unwrap();

@@ -22,6 +22,17 @@ pub(crate) fn program() -> PathBuf {
     }
 }
 
+/// The first of six free ports in a row, for a broker that comes back where it was: below those
+/// that the system gives to connections, which may take any of them meanwhile.
+pub(crate) fn free_port() -> u16 {
+    let first = 20_000 + (std::process::id() % 1_000) as u16 * 12;
+    let is_free = |port: &u16| {
+        let mut ports = *port..*port + 6;
+        ports.all(|port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok())
+    };
+    (first..32_000).chain(20_000..first).step_by(6).find(is_free).expect("six free ports in a row")
+}
+
 /// Whether figures that only an optimised program reaches can be demanded.
 pub(crate) fn is_release() -> bool {
     program().components().any(|part| part.as_os_str() == "release")

@@ -1,23 +1,52 @@
 //! Who may come in: any page of the web can reach a port of this machine through its reader's
 //! browser, so what a browser says of the page is looked at before anything else.
 
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_LENGTH, HOST, ORIGIN};
 use axum::http::{HeaderMap, Method, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
+use http_body_util::{BodyExt as _, Limited};
 use mpreg_patterns::base::{Code, Refusal};
 
 use super::Site;
 use super::answer::{in_words, refused};
 use crate::config::HttpConfig;
 
+/// How much of a refused body is still read, and for how long: who is cut off while sending may
+/// never read the refusal.
+const REFUSED_BYTES: usize = 1 << 20;
+const REFUSED: Duration = Duration::from_secs(5);
+
 pub(super) async fn guard(State(site): State<Site>, request: Request, next: Next) -> Response {
+    let most = site.body_bytes();
     let may_come = check(&site.http, request.method(), request.uri(), request.headers())
-        .and_then(|()| fits(request.headers(), site.body_bytes()));
-    match may_come {
-        Ok(()) => in_words(next.run(request).await),
-        Err(refusal) => refused(&refusal),
+        .and_then(|()| fits(request.headers(), most));
+    let (head, mut body) = request.into_parts();
+    let taken = match may_come {
+        Ok(()) => read(&mut body, most).await,
+        Err(refusal) => Err(refusal),
+    };
+    match taken {
+        // Whole, so that whoever refuses the request leaves nothing of it on the connection.
+        Ok(taken) => in_words(next.run(Request::from_parts(head, taken.into())).await),
+        Err(refusal) => {
+            tokio::spawn(tokio::time::timeout(REFUSED, async move {
+                let _ = read(&mut body, REFUSED_BYTES).await;
+            }));
+            refused(&refusal)
+        }
+    }
+}
+
+async fn read(body: &mut Body, most: usize) -> Result<Bytes, Refusal> {
+    match Limited::new(body, most).collect().await {
+        Ok(whole) => Ok(whole.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_large(most)),
+        Err(error) => Err(Refusal::new(Code::BadEncoding, format!("the body ended: {error}"))),
     }
 }
 
@@ -59,9 +88,13 @@ fn check(
 fn fits(headers: &HeaderMap, most: usize) -> Result<(), Refusal> {
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     if length.and_then(|length| length.parse::<usize>().ok()).is_some_and(|length| length > most) {
-        return Err(Refusal::new(Code::TooLarge, format!("a body has {most} bytes at most")));
+        return Err(too_large(most));
     }
     Ok(())
+}
+
+fn too_large(most: usize) -> Refusal {
+    Refusal::new(Code::TooLarge, format!("a body has {most} bytes at most"))
 }
 
 /// What a body is.

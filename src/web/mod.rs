@@ -248,7 +248,8 @@ fn routes(site: Site) -> Router {
         .route("/metrics", get(metrics::metrics))
         .fallback(answer::unknown_path)
         .method_not_allowed_fallback(answer::wrong_method)
-        .layer(DefaultBodyLimit::max(site.body_bytes()))
+        // The guard has looked.
+        .layer(DefaultBodyLimit::disable())
         .layer(axum::middleware::from_fn_with_state(site.clone(), guard::guard))
         .with_state(site)
 }

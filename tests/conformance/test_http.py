@@ -275,6 +275,11 @@ def test_what_is_not_served(web, method, path, headers, told):
 def test_what_is_not_well_formed_is_refused_in_words(web):
     assert web.error("GET", "/ws") == (400, "bad_field", None)
     assert web.error("POST", "/call/%ff", []) == (400, "bad_field", None)
+    # What came with a refused request is read, so that the next may follow it.
+    for path, headers, status in (("/publish/a", TEXT, 415), ("/call/%ff", BYTES, 400)):
+        kept = web.connection.sock
+        assert web.error("POST", path, b"x" * 300_000, headers)[0] == status
+        assert web.connection.sock is kept
     # Its head is enough: what will not be taken need not be sent.
     web.connection.putrequest("POST", "/publish/a")
     for name, value in {**JSON, "Content-Length": 1 << 40}.items():

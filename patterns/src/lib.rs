@@ -4,7 +4,8 @@
 //! their index), [`values`] (what crosses the wire unchanged), [`ops`] (what peers say and hear),
 //! [`expr`] (expressions on events), [`rpc`] (calls and workers), [`graph`] (dependency graphs),
 //! [`requests`] (what each connection has in flight), [`node`] (all of them as one broker),
-//! [`outbox`] (what waits for a peer that does not read).
+//! [`outbox`] (what waits for a peer that does not read), [`failover`] (which path to a broker a
+//! client uses).
 //!
 //! Invariants of this crate: it reads no clock, opens nothing, locks nothing, starts nothing; the
 //! same inputs and seed give the same outputs; a "no" is a [`base::Refusal`], a broken invariant a
@@ -13,6 +14,7 @@
 pub mod base;
 pub mod builtins;
 pub mod expr;
+pub mod failover;
 pub mod federation;
 pub mod graph;
 pub mod names;

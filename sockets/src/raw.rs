@@ -7,6 +7,7 @@ use std::mem::size_of_val;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use tokio::io::Interest;
@@ -237,8 +238,8 @@ impl Watched {
     }
 
     /// Waits until something may have changed. The news is taken: read until nothing is left.
-    pub async fn changed(&mut self) -> io::Result<()> {
-        self.ready.readable().await?.clear_ready();
-        Ok(())
+    pub fn poll_changed(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let ready = ready!(self.ready.poll_read_ready(context));
+        Poll::Ready(ready.map(|mut guard| guard.clear_ready()))
     }
 }

@@ -12,7 +12,7 @@ use super::{BROKER, Target, block_on};
 pub(super) struct Link {
     #[command(subcommand)]
     verb: Verb,
-    /// Address of the broker's door
+    /// Address of the broker: its door, or ws:// and its HTTP endpoint; several with commas between
     #[arg(long, global = true, default_value = BROKER, value_name = "ADDRESS")]
     broker: String,
 }

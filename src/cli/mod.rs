@@ -45,7 +45,7 @@ const BROKER: &str = "tcp://127.0.0.1:7400";
 /// Where the broker is.
 #[derive(Args, Clone, Debug)]
 struct Target {
-    /// Address of the broker's door
+    /// Address of the broker: its door, or ws:// and its HTTP endpoint; several with commas between
     #[arg(long, default_value = BROKER, value_name = "ADDRESS")]
     broker: String,
 }

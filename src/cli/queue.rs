@@ -20,7 +20,7 @@ const CREDIT: u32 = 16;
 pub(super) struct Queue {
     #[command(subcommand)]
     verb: Verb,
-    /// Address of the broker's door
+    /// Address of the broker: its door, or ws:// and its HTTP endpoint; several with commas between
     #[arg(long, global = true, default_value = BROKER, value_name = "ADDRESS")]
     broker: String,
 }

@@ -1,7 +1,7 @@
 //! `mpreg status`, `mpreg workers`, `mpreg functions`.
 
 use mpreg_sockets::client::{Client, ReadBody};
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use super::output::{Failure, Format, cell, json_line, line, table};
 use super::{Target, block_on};
@@ -12,7 +12,12 @@ async fn ask(target: &Target, fun: &str) -> Result<Json, Failure> {
 }
 
 pub(super) fn status(target: &Target, format: Format) -> Result<(), Failure> {
-    let status = block_on(ask(target, "mpreg.status"))?;
+    let status = block_on(async {
+        let client = Client::connect(&target.broker).await?;
+        let mut status: Json = client.call("mpreg.status").send().await?.read()?;
+        status["client"] = json!({ "paths": client.paths() });
+        Ok::<_, Failure>(status)
+    })?;
     match format {
         Format::Json => json_line(&status),
         Format::Quiet => {}
@@ -25,15 +30,19 @@ pub(super) fn status(target: &Target, format: Format) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Nested objects as rows with dotted names.
+/// Nested objects, and lists of them, as rows with dotted names.
 fn flatten(prefix: &str, value: &Json, rows: &mut Vec<Vec<String>>) {
+    let below = |name: &str| match prefix {
+        "" => name.to_owned(),
+        prefix => format!("{prefix}.{name}"),
+    };
     match value {
         Json::Object(fields) => {
-            for (name, value) in fields {
-                let name =
-                    if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-                flatten(&name, value, rows);
-            }
+            fields.iter().for_each(|(name, value)| flatten(&below(name), value, rows));
+        }
+        Json::Array(items) if items.iter().any(Json::is_object) => {
+            let items = items.iter().enumerate();
+            items.for_each(|(at, item)| flatten(&below(&at.to_string()), item, rows));
         }
         value => rows.push(vec![prefix.to_owned(), cell(value)]),
     }

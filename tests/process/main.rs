@@ -28,5 +28,6 @@ mod rpc;
 mod stall;
 mod store;
 mod topics;
+mod transports;
 mod work;
 mod worker;

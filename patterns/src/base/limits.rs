@@ -138,6 +138,8 @@ pub const LINK_MESSAGE_BYTES: usize = FRAME_BYTES - (1 << 20);
 /// Bytes of membership and catalogs that wait for one neighbour, beyond which the link is begun
 /// anew.
 pub const LINK_CONTROL_BYTES: usize = 16 << 20;
+/// Addresses of one broker that a client may have.
+pub const ADDRESSES: usize = 8;
 /// Graphs that ended and can still be explained.
 pub const RECENT_GRAPHS: usize = 256;
 /// Most attempts `retry` may ask for.

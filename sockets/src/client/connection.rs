@@ -9,6 +9,7 @@ use mpreg_patterns::base::RunId;
 use mpreg_patterns::base::limits::{COALESCE_BYTES, DEFAULT_TIMEOUT_MS};
 use mpreg_patterns::ops::{Call, GraphPart, GraphReply, ProgressReply, Request};
 use mpreg_patterns::values::{Body, Value};
+use serde::Serialize;
 use smol_str::{SmolStr, ToSmolStr};
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -19,10 +20,10 @@ use super::queues::Receipt;
 use super::routes::{Route, Window};
 use crate::envelope::{Batch, Encoding};
 
-/// Bytes of events on their way to ZeroMQ, beyond which whoever tells of more waits.
+/// Bytes of events on their way out, beyond which whoever tells of more waits.
 const ROOM_BYTES: usize = 1 << 20;
 /// How long past its own deadline a request waits for the broker to say so.
-const GRACE: Duration = Duration::from_secs(2);
+pub(super) const GRACE: Duration = Duration::from_secs(2);
 
 /// What came for a request.
 #[derive(Debug)]
@@ -48,6 +49,29 @@ pub(super) struct Pending {
     pub(super) due: Instant,
     /// The parts of a graph's reply that are here.
     pub(super) parts: Option<Box<GraphReply>>,
+    /// A call that may be made twice, if the connection is lost.
+    pub(super) again: Option<Box<Call>>,
+}
+
+/// How the connection to one address does.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PathHealth {
+    /// The address.
+    pub address: String,
+    /// Whether requests go there.
+    pub in_use: bool,
+    /// Its circuit breaker: `closed` (it answers), `half_open` (it is being tried) or `open` (it
+    /// failed, and is left alone for a while).
+    pub state: &'static str,
+    /// 0 to 100, from the three below.
+    pub score: f64,
+    /// How many of the questions whether the broker is there were answered, 0 to 1; the last count
+    /// most.
+    pub success: f64,
+    /// How long the answers took, milliseconds.
+    pub latency_ms: Option<f64>,
+    /// Where the latency goes: `better`, `steady` or `worse`.
+    pub trend: &'static str,
 }
 
 /// What a handle asks of the driver.
@@ -89,7 +113,7 @@ struct Queue {
     commands: Vec<Command>,
     /// Events that came behind the last command.
     events: Batch,
-    /// Bytes of events that ZeroMQ does not have yet.
+    /// Bytes of events that no socket has yet.
     bytes: usize,
     /// Deliveries that are done since the driver's last turn.
     acks: Vec<RunId>,
@@ -116,6 +140,7 @@ pub(super) struct Lane {
     pub(super) window: Window,
     /// Events that nobody waited for and the broker did not take.
     pub(super) refused: AtomicU64,
+    paths: Mutex<Vec<PathHealth>>,
 }
 
 impl Lane {
@@ -133,7 +158,16 @@ impl Lane {
             closed: AtomicBool::new(false),
             window: Window::default(),
             refused: AtomicU64::new(0),
+            paths: Mutex::default(),
         }
+    }
+
+    pub(super) fn set_paths(&self, paths: Vec<PathHealth>) {
+        *self.paths.lock().unwrap_or_else(PoisonError::into_inner) = paths;
+    }
+
+    pub(super) fn paths(&self) -> Vec<PathHealth> {
+        self.paths.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -201,7 +235,7 @@ impl Lane {
         Ok(true)
     }
 
-    /// ZeroMQ has taken so many bytes of events.
+    /// A socket has taken so many bytes of events.
     pub(super) fn sent(&self, bytes: usize) {
         if bytes > 0 {
             let mut queue = self.queue();
@@ -268,12 +302,13 @@ async fn wait(
     answer
 }
 
-fn pending(
+pub(super) fn pending(
     patience: Duration,
     progress: Option<mpsc::UnboundedSender<ProgressReply>>,
 ) -> (Pending, oneshot::Receiver<Result<Answer, Error>>) {
     let (reply, receiver) = oneshot::channel();
-    (Pending { reply, progress, due: Instant::now() + patience, parts: None }, receiver)
+    let due = Instant::now() + patience;
+    (Pending { reply, progress, due, parts: None, again: None }, receiver)
 }
 
 /// Sends one request and waits for its outcome.

@@ -1,10 +1,14 @@
 //! The task that owns a peer's socket: sends what the lane brings, hands out what comes in.
 //!
-//! There is no thread between the caller and ZeroMQ, since each thread on a message's way costs
-//! more than everything else: the task waits for ZeroMQ's descriptor in tokio's own poll.
+//! There is no thread between the caller and the socket, since each thread on a message's way costs
+//! more than everything else: the task waits for ZeroMQ's descriptor in tokio's own poll, and polls
+//! a WebSocket itself.
 
+mod paths;
 mod serving;
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -14,29 +18,21 @@ use mpreg_patterns::base::limits::{COALESCE_BYTES, FRAME_BYTES};
 use mpreg_patterns::base::{Code, Limits, Map, Refusal};
 use mpreg_patterns::ops::{GraphReply, ProgressReply, Reply, Request, Settle, Verdict};
 use mpreg_patterns::values::Frames;
-use zmq::{DONTWAIT, Message, SNDMORE, Socket};
+use smol_str::SmolStr;
 
 use super::Error;
-use super::connection::{Answer, Command, Lane, Pending};
+use super::connection::{Answer, Command, GRACE, Lane, Pending};
 use super::consumers::Consumers;
 use super::producer::Producers;
 use super::queues::Receipt;
 use super::routes::Routes;
 use super::topics::UNCONFIRMED;
+use super::transport::{Heard, LINGER};
 use crate::envelope::{self, Batch, Encoding, IDS_AT_ONCE, Outgoing, Pushed};
-use crate::raw::{self, Watched};
-use crate::router;
+use paths::{ASKED, Paths};
 
 pub(super) use serving::Serving;
 
-/// What a DEALER hands out when its connection was lost; ZeroMQ goes on to connect anew.
-const LOST: &[u8] = b"\0lost";
-const HEARTBEAT_MS: i32 = 1_000;
-const SILENCE_MS: i32 = 3_000;
-const LINGER_MS: i32 = 1_000;
-const RECONNECT_MS: i32 = 50;
-const LONGEST_RECONNECT_MS: i32 = 1_000;
-const SOCKET_BATCH_BYTES: i32 = 64 << 10;
 /// Messages that are read before something is sent again.
 const MESSAGES_AT_ONCE: usize = 16;
 /// How often late answers are looked for and offers repeated.
@@ -45,17 +41,21 @@ const REFRESH: Duration = Duration::from_millis(2_000);
 
 /// Which side of a call this peer is on.
 pub(super) enum Role {
-    Client,
+    /// The broker's welcome is the answer of this one.
+    Client(Pending),
     Worker(Box<Serving>),
 }
+
+/// The key of what waits for the welcome; keys of requests begin at 1.
+const WELCOME: u64 = 0;
 
 struct Driver {
     lane: Arc<Lane>,
     pending: Map<u64, Pending>,
     serving: Option<Box<Serving>>,
     batch: Batch,
-    /// Messages that ZeroMQ had no room for, oldest first.
-    waiting: std::collections::VecDeque<Waiting>,
+    /// Messages that there was no room for, oldest first.
+    waiting: VecDeque<Waiting>,
     /// The subscriptions of a client.
     routes: Routes,
     /// Its consumers of queues.
@@ -69,28 +69,35 @@ struct Driver {
     limits: Limits,
     offered: Instant,
     swept: Instant,
-    watched: Watched,
+    /// Since when nobody asks anything any more.
+    closing: Option<Instant>,
+    /// How often the driver itself holds the lane.
+    own: usize,
+    paths: Paths,
 }
 
-/// A message on its way to ZeroMQ.
+/// A message on its way out.
 struct Waiting {
     message: envelope::Message,
     /// Bytes of events in it that somebody may wait for room because of.
     events: usize,
 }
 
-/// Connects a socket and starts the task that owns it.
-pub(super) fn start(address: &str, role: Role) -> Result<Arc<Lane>, Error> {
-    let wrong = |why| Error::Address { address: address.to_owned(), why };
-    let socket = connect(address).map_err(wrong)?;
-    let watched = Watched::new(socket).map_err(|_| wrong(zmq::Error::EMFILE))?;
+/// Begins to connect to the addresses, with commas between them, and starts the task that owns the
+/// connections.
+pub(super) fn start(
+    addresses: &str,
+    name: Option<SmolStr>,
+    role: Role,
+) -> Result<Arc<Lane>, Error> {
     let lane = Arc::new(Lane::new());
+    let paths = Paths::open(addresses, name, lane.clone())?;
     let mut driver = Driver {
         lane: lane.clone(),
         pending: Map::default(),
         serving: None,
         batch: Batch::new(Encoding::Bincode),
-        waiting: std::collections::VecDeque::new(),
+        waiting: VecDeque::new(),
         routes: Routes::new(lane.clone()),
         consumers: Consumers::new(lane.clone()),
         producers: Producers::default(),
@@ -101,29 +108,19 @@ pub(super) fn start(address: &str, role: Role) -> Result<Arc<Lane>, Error> {
         limits: Limits { envelope_bytes: FRAME_BYTES, ..Limits::default() },
         offered: Instant::now(),
         swept: Instant::now(),
-        watched,
+        closing: None,
+        own: Arc::strong_count(&lane) - 1,
+        paths,
     };
-    if let Role::Worker(serving) = role {
-        driver.serving = Some(serving);
-        driver.introduce();
+    match role {
+        Role::Client(pending) => drop(driver.pending.insert(WELCOME, pending)),
+        Role::Worker(serving) => {
+            driver.serving = Some(serving);
+            driver.offer();
+        }
     }
     tokio::spawn(async move { driver.run().await });
     Ok(lane)
-}
-
-fn connect(address: &str) -> Result<Socket, zmq::Error> {
-    let mut socket = zmq::Context::new().socket(zmq::DEALER)?;
-    socket.set_linger(LINGER_MS)?;
-    socket.set_heartbeat_ivl(HEARTBEAT_MS)?;
-    socket.set_heartbeat_timeout(SILENCE_MS)?;
-    socket.set_reconnect_ivl(RECONNECT_MS)?;
-    socket.set_reconnect_ivl_max(LONGEST_RECONNECT_MS)?;
-    socket.set_maxmsgsize(FRAME_BYTES as i64)?;
-    socket.set_ipv6(address.starts_with("tcp://["))?;
-    raw::set_lost_notice(&mut socket, LOST)?;
-    raw::set_batch_size(&mut socket, SOCKET_BATCH_BYTES)?;
-    socket.connect(address)?;
-    Ok(socket)
 }
 
 impl Driver {
@@ -131,16 +128,16 @@ impl Driver {
         let mut commands = Vec::new();
         let mut sweep = tokio::time::interval(SWEEP);
         loop {
+            self.receive();
             self.lane.take(&mut commands);
             for command in commands.drain(..) {
                 self.command(command);
             }
-            self.receive();
             self.flush();
-            if self.lane.is_closed() && self.waiting.is_empty() {
+            if self.is_over() {
                 return self.end();
             }
-            if self.is_ready() {
+            if self.paths.is_ready(!self.waiting.is_empty()) {
                 if self.swept.elapsed() >= SWEEP {
                     self.sweep();
                 }
@@ -148,23 +145,29 @@ impl Driver {
                 tokio::task::yield_now().await;
                 continue;
             }
-            let lane = self.lane.clone();
+            let (lane, due) = (self.lane.clone(), self.paths.due());
             tokio::select! {
                 biased;
                 () = lane.woken() => {}
-                changed = self.watched.changed() => if changed.is_err() {
-                    return self.end();
-                },
+                changed = poll_fn(|context| self.paths.poll_changed(context)) => {
+                    if changed.is_err() {
+                        return self.end();
+                    }
+                }
                 _ = sweep.tick() => self.sweep(),
+                () = until(due) => {}
             }
         }
     }
 
-    /// Whether ZeroMQ has more to give or room to take. Sending may have noticed what came in
-    /// meanwhile, and the descriptor does not tell of it again.
-    fn is_ready(&self) -> bool {
-        let events = self.watched.socket().get_events().unwrap_or(zmq::PollEvents::empty());
-        events.contains(zmq::POLLIN) || events.contains(zmq::POLLOUT) && !self.waiting.is_empty()
+    /// Whether nobody is left to ask anything, or to hear of it, and all that was said has left or
+    /// had the time to.
+    fn is_over(&mut self) -> bool {
+        if !self.lane.is_closed() && Arc::strong_count(&self.lane) > self.own {
+            return false;
+        }
+        let since = *self.closing.get_or_insert_with(Instant::now);
+        self.waiting.is_empty() || since.elapsed() >= LINGER
     }
 
     /// Nobody will get an answer any more.
@@ -182,8 +185,12 @@ impl Driver {
     fn command(&mut self, command: Command) {
         match command {
             Command::AskCall { key, call, pending } => {
+                let is_idempotent = call.options.idempotent == Some(true);
                 self.pending.insert(key, pending);
                 self.ask(key, &*call);
+                if is_idempotent && let Some(pending) = self.pending.get_mut(&key) {
+                    pending.again = Some(call);
+                }
             }
             Command::AskOne { key, request, pending } => {
                 self.pending.insert(key, pending);
@@ -303,43 +310,38 @@ impl Driver {
         self.waiting.push_back(Waiting { message, events });
     }
 
-    /// Sends what waits, as far as ZeroMQ has room.
+    /// Sends what waits, as far as there is room.
     fn flush(&mut self) {
         self.close_batch();
         let mut events = 0;
         while let Some(first) = self.waiting.front() {
-            if send(self.watched.socket(), &first.message).is_err() {
+            if !self.paths.send(&first.message) {
                 break;
             }
             events += first.events;
             self.waiting.pop_front();
         }
+        self.paths.flush();
         self.lane.sent(events);
     }
 
-    /// Reads what is there; see [`Driver::is_ready`] for what is left.
+    /// Reads what is there; see [`Paths::is_ready`] for what is left.
     fn receive(&mut self) {
-        let mut message = Message::new();
-        for _ in 0..MESSAGES_AT_ONCE {
-            if self.watched.socket().recv(&mut message, DONTWAIT).is_err() {
-                break;
-            }
-            let body = std::mem::replace(&mut message, Message::new());
-            let mut more = body.get_more();
-            if !more && &*body == LOST {
-                self.lost();
-                continue;
-            }
-            let mut frames = Frames::new();
-            while more {
-                let mut frame = Message::new();
-                if self.watched.socket().recv(&mut frame, DONTWAIT).is_err() {
-                    break;
+        for at in 0..self.paths.len() {
+            for _ in 0..MESSAGES_AT_ONCE {
+                match self.paths.receive(at) {
+                    None => break,
+                    Some(Heard::Message(body, frames)) => self.message(at, &body, frames),
+                    Some(Heard::Lost) => {
+                        if self.paths.lost(at) {
+                            self.lost();
+                        }
+                    }
                 }
-                more = frame.get_more();
-                frames.push(router::into_bytes(frame));
             }
-            self.message(&router::into_bytes(body), frames);
+        }
+        if self.paths.advance() {
+            self.lost();
         }
         let answers = std::mem::take(&mut self.answers);
         for answer in &answers {
@@ -349,7 +351,10 @@ impl Driver {
         self.answers.clear();
     }
 
-    fn message(&mut self, body: &Bytes, frames: Frames) {
+    fn message(&mut self, at: usize, body: &Bytes, frames: Frames) {
+        if !self.paths.is_used(at) {
+            return self.aside(at, body, frames);
+        }
         let mut replies = Vec::new();
         let (routes, consumers) = (&mut self.routes, &mut self.consumers);
         let _ = envelope::decode_reply(body, frames, &self.limits, &mut |item| match item.result {
@@ -362,8 +367,41 @@ impl Driver {
         let unwanted = consumers.give_back();
         self.say(unwanted.as_slice());
         for reply in replies {
-            self.reply(reply);
+            match reply {
+                Reply::Welcome { id: Some(id), about } if id == ASKED => {
+                    self.welcome(at, Ok(Answer::Welcome(about)));
+                }
+                Reply::Pong { id: Some(id) } if id == ASKED => self.paths.answered(at),
+                Reply::Error { id: Some(id), error, .. } if id == ASKED => {
+                    self.welcome(at, Err(Error::Refused(error)));
+                }
+                other => self.reply(other),
+            }
         }
+    }
+
+    /// What comes over a connection that is not in use: whether the broker is there.
+    fn aside(&mut self, at: usize, body: &Bytes, frames: Frames) {
+        let mut replies = Vec::new();
+        let mut note = |item: envelope::Item<Reply>| replies.extend(item.result);
+        let _ = envelope::decode_reply(body, frames, &self.limits, &mut note);
+        for reply in replies {
+            match reply {
+                Reply::Welcome { id: Some(id), about } if id == ASKED => {
+                    self.welcome(at, Ok(Answer::Welcome(about)));
+                }
+                Reply::Pong { id: Some(id) } if id == ASKED => self.paths.answered(at),
+                _ => {}
+            }
+        }
+    }
+
+    /// The broker has answered to a greeting.
+    fn welcome(&mut self, at: usize, answer: Result<Answer, Error>) {
+        if answer.is_ok() {
+            self.paths.answered(at);
+        }
+        self.settle(WELCOME, answer);
     }
 
     fn reply(&mut self, reply: Reply) {
@@ -389,7 +427,6 @@ impl Driver {
             Reply::Error { id: None, op, error, .. } => self.refused(op.as_deref(), *error),
             Reply::Graph(reply) => self.graph(*reply),
             Reply::Progress(progress) => self.progress(*progress),
-            Reply::Welcome { id: Some(id), about } => self.answer(&id, Ok(Answer::Welcome(about))),
             Reply::Pong { id: Some(id) } | Reply::Consumed { id: Some(id), .. } => {
                 self.answer(&id, Ok(Answer::Done));
             }
@@ -464,12 +501,24 @@ impl Driver {
         }
     }
 
-    /// The connection was lost: what was in flight may or may not have happened.
+    /// The connection was lost: what was in flight may or may not have happened. What may happen
+    /// twice is asked again, of whichever connection is used next.
     fn lost(&mut self) {
-        for (_, pending) in self.pending.drain() {
-            let lost =
-                Error::refused(Code::OutcomeUnknown, "the connection to the broker was lost");
-            let _ = pending.reply.send(Err(lost));
+        let _ = self.batch.finish();
+        self.waiting.retain(|waiting| waiting.events > 0);
+        let now = Instant::now();
+        for (key, mut pending) in std::mem::take(&mut self.pending) {
+            if let Some(mut call) = pending.again.take() {
+                call.options.timeout_ms = Some(left_ms(pending.due, now));
+                pending.parts = None;
+                self.command(Command::AskCall { key, call, pending });
+            } else if key == WELCOME {
+                self.pending.insert(key, pending);
+            } else {
+                let lost =
+                    Error::refused(Code::OutcomeUnknown, "the connection to the broker was lost");
+                let _ = pending.reply.send(Err(lost));
+            }
         }
         self.producers.lost();
         let probe = self.routes.lost();
@@ -480,7 +529,7 @@ impl Driver {
             // The broker has counted these runs as lost: their results would come too late.
             serving.in_hand.drain().for_each(|(_, task)| task.abort());
             if !serving.leaving {
-                self.introduce();
+                self.offer();
             }
         }
     }
@@ -512,12 +561,16 @@ impl Driver {
     }
 }
 
-/// Sends one message, whole or not at all.
-fn send(socket: &Socket, message: &envelope::Message) -> Result<(), zmq::Error> {
-    let more = |last: bool| if last { DONTWAIT } else { DONTWAIT | SNDMORE };
-    socket.send(&message.body[..], more(message.frames.is_empty()))?;
-    for (index, frame) in message.frames.iter().enumerate() {
-        socket.send(&frame[..], more(index + 1 == message.frames.len()))?;
+/// What is left of a call's time.
+fn left_ms(due: Instant, now: Instant) -> u64 {
+    let left = due.saturating_duration_since(now).saturating_sub(GRACE);
+    left.as_millis().max(1) as u64
+}
+
+/// Waits for a moment, if there is one.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
     }
-    Ok(())
 }

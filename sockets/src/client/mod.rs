@@ -12,8 +12,8 @@
 //! ```
 //!
 //! What is waiting to be sent when the socket is free goes out as one frame, so many calls at once
-//! cost little more than one. When the connection is lost, everything in flight ends with
-//! `outcome_unknown`; dropping a future cancels its call.
+//! cost little more than one. When the connection is lost, calls that are idempotent are made again
+//! and everything else in flight ends with `outcome_unknown`; dropping a future cancels its call.
 
 mod body;
 mod connection;
@@ -26,6 +26,7 @@ mod routes;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod transport;
 mod worker;
 
 use std::sync::Arc;
@@ -33,13 +34,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mpreg_patterns::base::{Code, Limits, Refusal, RunId};
-use mpreg_patterns::ops::{Call, GraphPart, GraphReply, Hello, ProgressReply, Request};
+use mpreg_patterns::ops::{Call, GraphPart, GraphReply, ProgressReply, Request};
 use mpreg_patterns::values::{Body, Value};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use tokio::sync::mpsc;
 
 pub use body::{ReadBody, args_of};
+pub use connection::PathHealth;
 use connection::{Answer, Lane};
 pub use graph::{GraphBuilder, Step};
 pub use producer::{Confirmed, Producer};
@@ -65,13 +67,13 @@ pub enum Error {
     /// The client was closed. Nothing was sent.
     #[error("this client is closed")]
     Closed,
-    /// ZeroMQ cannot use the address. Nothing was sent.
+    /// The address cannot be used. Nothing was sent.
     #[error("cannot connect to {address}: {why}")]
     Address {
         /// The address.
         address: String,
-        /// What ZeroMQ said.
-        why: zmq::Error,
+        /// What is wrong with it.
+        why: Box<str>,
     },
 }
 
@@ -118,6 +120,10 @@ fn credit_of(about: &Value) -> u32 {
 
 impl Client {
     /// Connects, and waits up to five seconds for the broker to answer.
+    ///
+    /// `tcp://HOST:PORT` and `ipc://PATH` lead to its door, `ws://HOST:PORT` to its HTTP endpoint.
+    /// Of several addresses of one broker, with commas between them, the first that answers is
+    /// used, and another as soon as that fails; see [`Client::paths`].
     pub async fn connect(address: &str) -> Result<Self, Error> {
         Self::connect_as(address, None, CONNECT_TIMEOUT).await
     }
@@ -128,12 +134,10 @@ impl Client {
         name: Option<&str>,
         patience: Duration,
     ) -> Result<Self, Error> {
-        let lane = driver::start(address, driver::Role::Client)?;
-        let name = name.map(SmolStr::new);
-        let hello = Hello { batch: Some(true), name, ..Hello::default() };
-        let asked =
-            connection::ask(&lane, patience, |id| Request::Hello(Hello { id: Some(id), ..hello }));
-        match asked.await {
+        let (pending, welcome) = connection::pending(patience, None);
+        let role = driver::Role::Client(pending);
+        let lane = driver::start(address, name.map(SmolStr::new), role)?;
+        match welcome.await.unwrap_or(Err(Error::Closed)) {
             Ok(Answer::Welcome(about)) => {
                 let credit = credit_of(&about);
                 Ok(Self { lane, welcome: Arc::new(about), credit })
@@ -151,6 +155,12 @@ impl Client {
     #[must_use]
     pub fn welcome(&self) -> &Value {
         &self.welcome
+    }
+
+    /// How the connection to each address does.
+    #[must_use]
+    pub fn paths(&self) -> Vec<PathHealth> {
+        self.lane.paths()
     }
 
     /// A call of one function; see [`CallBuilder`].

@@ -176,7 +176,8 @@ impl Worker {
     }
 
     /// Serves until the future is dropped. Ends only with an error: a refused offer, or an address
-    /// that ZeroMQ cannot use. A broker that is away is waited for.
+    /// that cannot be used. A broker that is away is waited for. Of several addresses, with commas
+    /// between them, one is used at a time; see [`Client::connect`](super::Client::connect).
     pub async fn serve(self, address: &str) -> Result<(), Error> {
         self.serve_until(address, std::future::pending()).await
     }
@@ -190,13 +191,12 @@ impl Worker {
         let (ended, refused) = tokio::sync::oneshot::channel();
         let role = driver::Role::Worker(Box::new(driver::Serving {
             offer: self.offer,
-            name: self.name,
             handlers: self.handlers,
             in_hand: Map::default(),
             leaving: false,
             ended: Some(ended),
         }));
-        let lane = driver::start(address, role)?;
+        let lane = driver::start(address, self.name, role)?;
         let closer = Closer(lane.clone());
         tokio::pin!(refused);
         tokio::select! {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mpreg_patterns::base::{Map, Refusal, RunId};
-use mpreg_patterns::ops::{Hello, Offer, Request, Run};
+use mpreg_patterns::ops::{Offer, Request, Run};
 use smol_str::SmolStr;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
@@ -17,7 +17,6 @@ use super::Driver;
 /// What a worker does.
 pub(in crate::client) struct Serving {
     pub(in crate::client) offer: Offer,
-    pub(in crate::client) name: Option<SmolStr>,
     pub(in crate::client) handlers: Map<SmolStr, Handler>,
     pub(in crate::client) in_hand: Map<RunId, AbortHandle>,
     pub(in crate::client) leaving: bool,
@@ -25,14 +24,7 @@ pub(in crate::client) struct Serving {
 }
 
 impl Driver {
-    /// Tells the broker who this worker is and what it offers.
-    pub(super) fn introduce(&mut self) {
-        let name = self.serving.as_ref().and_then(|serving| serving.name.clone());
-        let hello = Hello { batch: Some(true), name, ..Hello::default() };
-        let _ = self.put(&Request::Hello(hello));
-        self.offer();
-    }
-
+    /// Tells the broker what this worker offers.
     pub(super) fn offer(&mut self) {
         self.offered = Instant::now();
         if let Some(serving) = &self.serving {

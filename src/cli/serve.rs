@@ -9,6 +9,7 @@ use super::block_on;
 use super::output::{Failure, Format, json_line, line};
 use crate::broker::{Broker, StartError};
 use crate::config::{Config, ConfigError, LinkConfig};
+use crate::files::{self, Files};
 use crate::signals;
 
 /// Start a broker and serve until told to stop.
@@ -78,8 +79,9 @@ impl Serve {
             signals::outlive_limits();
             Ok(())
         })?;
+        let files = files::raise();
         let broker = Broker::start(&config)?;
-        banner(&broker, &config, format);
+        banner(&broker, &config, files, format);
         block_on(async {
             let stop = signals::stop();
             tokio::pin!(stop);
@@ -114,7 +116,7 @@ impl Serve {
 }
 
 /// Says where everything is.
-fn banner(broker: &Broker, config: &Config, format: Format) {
+fn banner(broker: &Broker, config: &Config, files: Files, format: Format) {
     let data = config.data_dir().display().to_string();
     match format {
         Format::Json => json_line(&json!({
@@ -124,6 +126,7 @@ fn banner(broker: &Broker, config: &Config, format: Format) {
             "pid": std::process::id(),
             "endpoints": broker.endpoints(),
             "data": data,
+            "files": { "limit": files.limit, "was": files.was },
         })),
         Format::Table => {
             let door = broker.door();
@@ -144,6 +147,7 @@ fn banner(broker: &Broker, config: &Config, format: Format) {
                 at("http")
             ));
             line(&format!("  data       {data}"));
+            line(&format!("  files      {}; each connection is one", files.in_words()));
             if config.insecure {
                 line("  nothing protects this broker: whoever reaches it may use it");
             }

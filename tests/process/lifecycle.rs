@@ -24,6 +24,22 @@ async fn ready_says_where_everything_is() {
     }
 }
 
+/// Each connection is a file, and the limit that a shell gives is below a small crowd.
+#[test]
+fn the_limit_to_open_files_is_raised_and_told() {
+    let _turn = turn();
+    let data = tempfile::tempdir().unwrap();
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg("ulimit -Sn 128; exec \"$0\" \"$@\"").arg(program());
+    shell.args(["serve", "--port", "0", "--output", "json", "--data"]).arg(data.path());
+    let broker = Broker::run(&mut shell);
+    let files = &broker.banner["files"];
+    assert_eq!(files["was"], 128);
+    assert!(files["limit"].is_null() || files["limit"].as_u64() > Some(128), "{files}");
+    let crowd: Vec<Raw> = (0..200).map(|_| Raw::dealer(&broker.door)).collect();
+    crowd.iter().for_each(Raw::ping);
+}
+
 #[test]
 fn a_taken_port_is_an_error_that_names_it() {
     let _turn = turn();

@@ -22,6 +22,10 @@ const PING: Duration = Duration::from_secs(20);
 /// How long it may say nothing, not even that it is there.
 const SILENCE: Duration = Duration::from_secs(60);
 
+/// What a connection reads at once. Each has a buffer of that size for all its life, and most are
+/// idle.
+const READ_BYTES: usize = 8 << 10;
+
 /// How long a goodbye may take to leave.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// What a control frame has room for.
@@ -34,7 +38,7 @@ pub(super) async fn upgrade(State(site): State<Site>, upgrade: WebSocketUpgrade)
         Ok(connection) => connection,
         Err(why) => return ended(why),
     };
-    let upgrade = upgrade.max_message_size(most).max_frame_size(most);
+    let upgrade = upgrade.max_message_size(most).max_frame_size(most).read_buffer_size(READ_BYTES);
     upgrade.on_upgrade(move |socket| converse(socket, connection)).into_response()
 }
 

@@ -7,7 +7,7 @@ use heed::{Env, MdbError, PutFlags, RoTxn, RwTxn};
 use mpreg_patterns::base::Map;
 use mpreg_patterns::store::{Ask, Message, Place, Told};
 
-use super::lines::{Draft, Lane, Lines, Row};
+use super::lines::{About, Draft, Lane, Lines, Row};
 use super::lmdb::{self, Tables};
 use super::record::{self, Key, Shelf};
 
@@ -66,7 +66,10 @@ impl<'a> Batch<'a> {
                     self.put(to, message)?;
                 }
                 Ask::Delete { place } => self.delete(place)?,
-                Ask::Line { line, about } => self.row(*line).about = about.clone(),
+                Ask::Line { line, about } => {
+                    let about = About::new(about, self.before(*line).map(|row| &row.about));
+                    self.row(*line).about = about;
+                }
                 Ask::Clear { line, lane, keep } if self.known(*line).is_some() => {
                     let lane = std::mem::take(self.lane(*line, *lane));
                     self.discard([lane])?;
@@ -75,7 +78,7 @@ impl<'a> Batch<'a> {
                     }
                 }
                 Ask::Drop { line } if self.known(*line).is_some() => {
-                    let lanes = self.row(*line).lanes;
+                    let lanes = self.row(*line).lanes.all();
                     self.draft.rows.insert(*line, None);
                     self.discard(lanes)?;
                 }
@@ -127,6 +130,12 @@ impl<'a> Batch<'a> {
         self.draft.rows.get(&line).map_or_else(|| self.lines.rows.get(&line), Option::as_ref)
     }
 
+    /// A line with a number below, which was most likely declared like this one.
+    fn before(&self, line: u32) -> Option<&Row> {
+        let drafted = self.draft.rows.range(..line).next_back().and_then(|(_, row)| row.as_ref());
+        drafted.or_else(|| self.lines.rows.range(..line).next_back().map(|(_, row)| row))
+    }
+
     /// The same, to be changed; one nobody has told of yet is empty.
     fn row(&mut self, line: u32) -> &mut Row {
         let lines = self.lines;
@@ -135,7 +144,7 @@ impl<'a> Batch<'a> {
     }
 
     fn lane(&mut self, line: u32, lane: u8) -> &mut Lane {
-        &mut self.row(line).lanes[usize::from(lane)]
+        self.row(line).lanes.of_mut(lane)
     }
 
     /// Whether nothing can stand at a place, since its number is above all in the line.
@@ -153,7 +162,7 @@ impl<'a> Batch<'a> {
         let fresh = self.lines.next_shelf + self.draft.shelves;
         let row = self.row(place.line);
         let is_new = place.seq >= row.next_seq;
-        let lane = &mut row.lanes[usize::from(place.lane)];
+        let lane = row.lanes.of_mut(place.lane);
         let is_first = lane.shelf == 0;
         if is_first {
             lane.shelf = fresh;
@@ -175,7 +184,7 @@ impl<'a> Batch<'a> {
         self.last = self.last.max(key);
         self.tables.messages.put_with_flags(&mut self.write, flags, &key, &self.buffer)?;
         let row = self.row(place.line);
-        row.lanes[usize::from(place.lane)].add(message.bytes() as u64);
+        row.lanes.of_mut(place.lane).add(message.bytes() as u64);
         row.next_seq = row.next_seq.max(place.seq.saturating_add(1));
         Ok(())
     }
@@ -183,7 +192,7 @@ impl<'a> Batch<'a> {
     fn delete(&mut self, place: &Place) -> heed::Result<()> {
         let lane = (place.line, place.lane);
         let Some(row) = self.known(place.line) else { return Ok(()) };
-        let key = record::key(row.lanes[usize::from(place.lane)].shelf, place.at_ms, place.seq);
+        let key = record::key(row.lanes.of(place.lane).shelf, place.at_ms, place.seq);
         if self.run.0 != lane || self.run.1.last().is_some_and(|last| *last >= key) {
             self.delete_run()?;
             self.run.0 = lane;
@@ -314,8 +323,7 @@ impl Want {
     pub(super) fn of<'a>(ask: &Ask, row: impl FnOnce(u32) -> Option<&'a Row>) -> Option<Self> {
         let &Ask::Fetch { fetch, line, lane, after, count, bytes } = ask else { return None };
         let (count, bytes) = (count as usize, bytes as usize);
-        let Lane { shelf, load } =
-            row(line).map_or_else(Lane::default, |row| row.lanes[usize::from(lane)]);
+        let Lane { shelf, load } = row(line).map_or_else(Lane::default, |row| row.lanes.of(lane));
         Some(Self { fetch, line, lane, shelf, holds: load.count as usize, after, count, bytes })
     }
 

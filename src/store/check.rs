@@ -103,7 +103,7 @@ pub fn salvage(folder: &Path, to: &Path) -> Result<Report, StoreError> {
     let mut rescue = Rescue::new(&part)?;
     let scan = Scan::read(&pages, &mut |place, message| rescue.put(place, message));
     for (&line, row) in &scan.rows {
-        rescue.ask(Ask::Line { line, about: row.about.clone() });
+        rescue.ask(Ask::Line { line, about: row.about.whole() });
     }
     rescue.finish()?;
     std::fs::rename(lmdb::data_file(&part), to).map_err(failed)?;
@@ -191,7 +191,7 @@ impl Scan {
     }
 
     fn row(&mut self, pages: &Pages, entry: &Entry<'_>) {
-        let row = pages.value(entry).ok().and_then(|row| Row::decode(entry.key, &row));
+        let row = pages.value(entry).ok().and_then(|row| Row::decode(entry.key, &row, None));
         if let Some((line, row)) = row {
             self.rows.insert(line, row);
             return;
@@ -209,7 +209,9 @@ impl Scan {
     fn shelves(&self) -> HashMap<Shelf, (u32, u8)> {
         let mut shelves = HashMap::new();
         for (&line, row) in &self.rows {
-            for (lane, known) in row.lanes.iter().enumerate().filter(|(_, lane)| lane.shelf != 0) {
+            for (lane, known) in
+                row.lanes.all().iter().enumerate().filter(|(_, lane)| lane.shelf != 0)
+            {
                 shelves.insert(known.shelf, (line, lane as u8));
             }
         }
@@ -265,11 +267,11 @@ impl Scan {
             return;
         }
         for (&line, row) in &self.rows {
-            for (lane, known) in row.lanes.iter().enumerate() {
+            for (lane, known) in row.lanes.all().iter().enumerate() {
                 let (says, found) = (known.load.count, self.count(line, lane as u8));
                 if says != found {
                     let what = format!("lane {lane} should have {says} messages and has {found}");
-                    let queue = queue(&row.about);
+                    let queue = queue(&row.about.whole());
                     self.damaged.push(Damage { line: Some(line), queue, seq: None, what });
                 }
             }
@@ -281,19 +283,19 @@ impl Scan {
     }
 
     fn queue(&self, line: Option<u32>) -> Option<String> {
-        self.rows.get(&line?).and_then(|row| queue(&row.about))
+        self.rows.get(&line?).and_then(|row| queue(&row.about.whole()))
     }
 
     fn report(self, file: PathBuf) -> Report {
         let of = |(&line, row): (&u32, &Row)| LineReport {
             line,
-            queue: queue(&row.about),
+            queue: queue(&row.about.whole()),
             ready: (0..LANE_DELAYED).map(|lane| self.count(line, lane)).sum(),
             delayed: self.count(line, LANE_DELAYED),
             dead: self.count(line, LANE_DEAD),
         };
         let lines = self.rows.iter().filter(|(line, _)| **line != ROUTES).map(of).collect();
-        let routes = self.rows.get(&ROUTES).map_or(0, |row| routes(&row.about));
+        let routes = self.rows.get(&ROUTES).map_or(0, |row| routes(&row.about.whole()));
         let name = |damage: &Damage| Damage { queue: self.queue(damage.line), ..damage.clone() };
         let set_aside = self.set_aside.iter().map(name).collect();
         Report { file, lines, routes, damaged: self.damaged, set_aside }

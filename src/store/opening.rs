@@ -58,10 +58,10 @@ fn read(env: &Env, tables: Tables, file: &Path) -> Result<Lines, StoreError> {
             return Err(StoreError::Layout { file: file.to_owned(), layout });
         }
     }
-    let mut rows = BTreeMap::new();
+    let mut rows: BTreeMap<u32, Row> = BTreeMap::new();
     for entry in tables.lines.iter(&read).map_err(failed)? {
         let (key, row) = entry.map_err(failed)?;
-        let (line, row) = Row::decode(key, row)
+        let (line, row) = Row::decode(key, row, rows.values().next_back())
             .ok_or_else(|| damaged(format!("the row of line {} cannot be read", hex(key))))?;
         rows.insert(line, row);
     }

@@ -1,6 +1,6 @@
 //! Queues come and go: declaring, deleting, purging.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::json;
@@ -10,7 +10,7 @@ use super::bindings::Bound;
 use super::describe::so_many;
 use super::line::Line;
 use super::{Counters, Declaration, Fetch, Output, Queue, Queues, Settings, lane};
-use crate::base::{Code, Map, Origin, Out, Refusal, WaitId, seeded};
+use crate::base::{Code, Origin, Out, Refusal, WaitId};
 use crate::ops::Durability;
 use crate::store::{Ask, LANE_DEAD};
 use crate::values::{Body, Value};
@@ -87,15 +87,23 @@ impl Queues {
         self.bindings.add(&settings.bind, Bound::Queue(at));
         self.by_name.insert(name.clone(), at);
         self.note_kept(&name, &settings, true);
-        self.queues.insert(Queue {
+        let settings = self.shared_settings(settings);
+        self.queues.insert(Box::new(Queue {
             name,
             settings,
             lines: Vec::new(),
-            seen: Map::with_hasher(seeded(self.seed)),
-            seen_until: VecDeque::new(),
+            sent: None,
             counters: Counters::default(),
-        });
+        }));
         at
+    }
+
+    /// Settings, in one place if they are those of the queue declared last.
+    pub(super) fn shared_settings(&mut self, settings: Settings) -> Arc<Settings> {
+        if *self.declared != settings {
+            self.declared = Arc::new(settings);
+        }
+        self.declared.clone()
     }
 
     pub(super) fn add_line(
@@ -106,7 +114,7 @@ impl Queues {
     ) -> u32 {
         let number = self.next_number;
         self.next_number += 1;
-        let at = self.lines.insert(Line::new(number, queue, group, self.seed)) as u32;
+        let at = self.lines.insert(Box::new(Line::new(number, queue, group, self.seed))) as u32;
         self.by_number.insert(number, at);
         self.queues[queue as usize].lines.push(at);
         self.tell_line(at, out);
@@ -131,7 +139,8 @@ impl Queues {
             "group": line.group.as_deref(),
             "settings": queue.settings,
         });
-        about.to_string().into()
+        // As long as it is, and no longer: the store holds it for as long as the line is there.
+        about.to_string().into_bytes().into_boxed_slice().into()
     }
 
     pub(super) fn delete(&mut self, origin: Origin, name: &str, out: &mut Out<Output>) {

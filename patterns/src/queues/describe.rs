@@ -148,7 +148,7 @@ impl Queues {
 
     fn row(&self, now: Time, at: u32, whole: bool) -> Json {
         let queue = &self.queues[at as usize];
-        let lines = || queue.lines.iter().map(|at| &self.lines[*at as usize]);
+        let lines = || queue.lines.iter().map(|at| &*self.lines[*at as usize]);
         let sum = |of: &dyn Fn(&super::Line) -> u64| lines().map(of).sum::<u64>();
         let fronts = lines().flat_map(|line| line.iter(false).next());
         let oldest = fronts.map(|entry| (entry.message.event.message.0 >> 80) as u64).min();
@@ -196,7 +196,7 @@ impl Queues {
             Ok(at) => &self.queues[at as usize],
             Err(refusal) => return out.push(Output::Done { origin, outcome: Err(refusal) }),
         };
-        let lines = queue.lines.iter().map(|at| (*at, &self.lines[*at as usize]));
+        let lines = queue.lines.iter().map(|at| (*at, &*self.lines[*at as usize]));
         if !queue.stored() {
             let entries = lines.flat_map(|(_, line)| line.iter(dead));
             let found: Vec<Entry> = entries.take(count as usize).cloned().collect();

@@ -29,6 +29,13 @@ impl Entry {
 pub(super) struct Lane {
     front: BTreeMap<Order, Entry>,
     rest: u64,
+    /// Of few lanes there ever is a rest.
+    border: Option<Box<Border>>,
+}
+
+/// Between what is in memory and the rest.
+#[derive(Debug, Default)]
+struct Border {
     /// Not below anything that was ever in front, and below all of the rest.
     end: Order,
     /// What was asked of the store, and how much the rest was then.
@@ -46,15 +53,18 @@ impl Lane {
     /// Adds what has just come; without `room` the last of all stays in the store alone. `memory`
     /// counts the bytes of what is in front, here and below.
     pub(super) fn add(&mut self, order: Order, entry: Entry, room: bool, memory: &mut u64) {
-        if self.rest > 0 && order > self.end {
-            self.rest += 1;
-            self.late = Some(self.late.map_or(order, |late| late.min(order)));
-            return;
+        if self.rest > 0 {
+            let border = self.border.get_or_insert_default();
+            if order > border.end {
+                self.rest += 1;
+                border.late = Some(border.late.map_or(order, |late| late.min(order)));
+                return;
+            }
         }
         self.put_back(order, entry, memory);
         if !room && let Some((last, entry)) = self.front.pop_last() {
             *memory -= entry.bytes();
-            self.end = (last.0, last.1.saturating_sub(1));
+            self.border.get_or_insert_default().end = (last.0, last.1.saturating_sub(1));
             self.rest += 1;
         }
     }
@@ -102,11 +112,15 @@ impl Lane {
 
     /// Where to fetch behind, if fewer than `few` are in memory and the store has more.
     pub(super) fn wants(&mut self, few: usize, fetch: u32) -> Option<Option<Order>> {
-        if self.rest == 0 || self.fetch.is_some() || self.front.len() >= few {
+        if self.rest == 0 || self.front.len() >= few {
             return None;
         }
-        (self.fetch, self.late) = (Some((fetch, self.rest)), None);
-        Some((self.end > (0, 0)).then_some(self.end))
+        let border = self.border.get_or_insert_default();
+        if border.fetch.is_some() {
+            return None;
+        }
+        (border.fetch, border.late) = (Some((fetch, self.rest)), None);
+        Some((border.end > (0, 0)).then_some(border.end))
     }
 
     /// Takes in what was fetched. False if that was asked before all was cleared away.
@@ -118,7 +132,9 @@ impl Lane {
         end: bool,
         memory: &mut u64,
     ) -> bool {
-        let Some((_, then)) = self.fetch.take_if(|(asked, _)| *asked == fetch) else {
+        let mut border = self.border.take().unwrap_or_default();
+        let Some((_, then)) = border.fetch.take_if(|(asked, _)| *asked == fetch) else {
+            self.border = Some(border);
             return false;
         };
         // At the end there was no more then, whatever was thought; some may have come since.
@@ -126,14 +142,15 @@ impl Lane {
         self.rest = self.rest.saturating_sub(read);
         for (place, message) in messages {
             let order = (place.at_ms, place.seq);
-            if self.late.is_some_and(|late| late < order) {
+            if border.late.is_some_and(|late| late < order) {
                 // It is read again, behind the one that came late.
                 self.rest += 1;
                 continue;
             }
-            self.end = self.end.max(order);
+            border.end = border.end.max(order);
             self.put_back(order, Entry { place, message }, memory);
         }
+        self.border = Some(border);
         true
     }
 }

@@ -35,6 +35,7 @@ mod stored;
 mod tests;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use slab::Slab;
 use smol_str::SmolStr;
@@ -100,6 +101,19 @@ pub struct Counters {
     pub damaged: u64,
 }
 
+/// Lately sent, by what they gave as `dedup`; the oldest is forgotten first.
+#[derive(Debug)]
+struct Sent {
+    seen: Map<SmolStr, RunId>,
+    seen_until: VecDeque<Seen>,
+}
+
+impl Sent {
+    fn new(seed: u64) -> Self {
+        Self { seen: Map::with_hasher(seeded(seed)), seen_until: VecDeque::new() }
+    }
+}
+
 /// A `dedup` that was sent.
 #[derive(Debug)]
 struct Seen {
@@ -113,17 +127,17 @@ struct Seen {
 #[derive(Debug)]
 struct Queue {
     name: SmolStr,
-    settings: Settings,
+    /// Shared by those that were declared alike one after the other: of most there are few kinds.
+    settings: Arc<Settings>,
     /// Its lines: the first has no name unless a group took it over.
     lines: Vec<u32>,
-    /// Lately sent, by what they gave as `dedup`; the oldest is forgotten first.
-    seen: Map<SmolStr, RunId>,
-    seen_until: VecDeque<Seen>,
+    /// Of few queues a `dedup` is known.
+    sent: Option<Box<Sent>>,
     counters: Counters,
 }
 
 impl Queue {
-    const fn stored(&self) -> bool {
+    fn stored(&self) -> bool {
         matches!(self.settings.durability, Durability::Fsync)
     }
 }
@@ -157,9 +171,12 @@ impl Default for Rules {
 pub struct Queues {
     limits: Limits,
     rules: Rules,
-    queues: Slab<Queue>,
+    // In boxes: a table that grows moves no queue, and leaves no hole of its size behind.
+    queues: Slab<Box<Queue>>,
     by_name: Map<SmolStr, u32>,
-    lines: Slab<Line>,
+    /// The settings of the queue declared last.
+    declared: Arc<Settings>,
+    lines: Slab<Box<Line>>,
     by_number: Map<u32, u32>,
     next_number: u32,
     bindings: Bindings,
@@ -217,6 +234,7 @@ impl Queues {
             rules,
             queues: Slab::new(),
             by_name: Map::with_hasher(seeded(seed)),
+            declared: Arc::default(),
             lines: Slab::new(),
             by_number: Map::default(),
             next_number: 1,

@@ -67,9 +67,9 @@ impl Queues {
 
     /// Outlets that a queue brought along from an earlier life.
     pub(super) fn bind_outlets(&mut self, out: &mut Out<Output>) {
-        let with_outlet =
-            |(at, queue): (usize, &Queue)| Some((at as u32, queue.settings.outlet.clone()?));
-        let all: Vec<_> = self.queues.iter().filter_map(with_outlet).collect();
+        let outlet = |queue: &Queue| queue.settings.outlet.clone();
+        let all = self.queues.iter().map(|(at, queue)| (at as u32, outlet(queue)));
+        let all: Vec<_> = all.filter_map(|(at, outlet)| Some((at, outlet?))).collect();
         for (queue, address) in all {
             if self.outlet_of(queue).is_some() {
                 continue;

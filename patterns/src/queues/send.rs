@@ -6,7 +6,7 @@ use smol_str::SmolStr;
 
 use super::lane::Entry;
 use super::settings::{Kind, Settings, WhenFull};
-use super::{Output, Queues, Seen, Sender};
+use super::{Output, Queues, Seen, Sender, Sent};
 use crate::base::limits::DEDUP_ENTRIES;
 use crate::base::{Code, Out, Refusal, RunId, Time};
 use crate::ops::{Durability, Event, SendOptions};
@@ -265,13 +265,13 @@ impl Queues {
     /// The message that was sent with the same `dedup`, lately.
     pub(super) fn repeats(&mut self, now: Time, at: u32, options: &SendOptions) -> Option<RunId> {
         let dedup = options.dedup.as_ref()?;
-        let queue = &mut self.queues[at as usize];
-        while queue.seen_until.front().is_some_and(|seen| seen.until_ms <= now.wall_ms) {
-            if let Some(over) = queue.seen_until.pop_front() {
-                queue.seen.remove(&over.dedup);
+        let sent = self.queues[at as usize].sent.as_mut()?;
+        while sent.seen_until.front().is_some_and(|seen| seen.until_ms <= now.wall_ms) {
+            if let Some(over) = sent.seen_until.pop_front() {
+                sent.seen.remove(&over.dedup);
             }
         }
-        queue.seen.get(dedup).copied()
+        sent.seen.get(dedup).copied()
     }
 
     fn remember(&mut self, now: Time, at: u32, dedup: &SmolStr, message: RunId) {
@@ -279,23 +279,25 @@ impl Queues {
         if queue.settings.dedup_ms == 0 {
             return;
         }
-        if queue.seen_until.len() >= DEDUP_ENTRIES
-            && let Some(oldest) = queue.seen_until.pop_front()
+        let seed = self.seed;
+        let sent = queue.sent.get_or_insert_with(|| Box::new(Sent::new(seed)));
+        if sent.seen_until.len() >= DEDUP_ENTRIES
+            && let Some(oldest) = sent.seen_until.pop_front()
         {
-            queue.seen.remove(&oldest.dedup);
+            sent.seen.remove(&oldest.dedup);
         }
-        queue.seen.insert(dedup.clone(), message);
+        sent.seen.insert(dedup.clone(), message);
         let (until_ms, writes) =
             (now.wall_ms.saturating_add(queue.settings.dedup_ms), self.confirm.writes());
-        queue.seen_until.push_back(Seen { until_ms, writes, dedup: dedup.clone() });
+        sent.seen_until.push_back(Seen { until_ms, writes, dedup: dedup.clone() });
     }
 
     /// The store has failed: what it may not have was not sent, so that it can be sent again.
     pub(super) fn forget_unsafe(&mut self) {
         let confirm = &self.confirm;
         for (_, queue) in self.queues.iter_mut().filter(|(_, queue)| queue.stored()) {
-            let seen = &mut queue.seen;
-            queue.seen_until.retain_mut(|of| {
+            let Some(Sent { seen, seen_until }) = queue.sent.as_deref_mut() else { continue };
+            seen_until.retain_mut(|of| {
                 let kept = confirm.is_safe(of.writes);
                 if kept {
                     // The store begins to count anew.

@@ -162,7 +162,8 @@ impl Queues {
             },
             None => self.add_queue(about.queue, about.settings),
         };
-        let at = self.lines.insert(Line::new(line.line, queue, about.group, self.seed)) as u32;
+        let at =
+            self.lines.insert(Box::new(Line::new(line.line, queue, about.group, self.seed))) as u32;
         self.by_number.insert(line.line, at);
         self.queues[queue as usize].lines.push(at);
         Some(at)
@@ -185,6 +186,7 @@ impl Queues {
         line.number = number;
         self.by_number.insert(number, at);
         let queue = line.queue;
+        let settings = self.shared_settings(settings);
         let old = std::mem::replace(&mut self.queues[queue as usize].settings, settings);
         self.bindings.remove(&old.bind, Bound::Queue(queue));
         self.bindings.add(&self.queues[queue as usize].settings.bind, Bound::Queue(queue));

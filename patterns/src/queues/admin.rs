@@ -9,7 +9,7 @@ use smol_str::SmolStr;
 use super::bindings::Bound;
 use super::describe::so_many;
 use super::line::Line;
-use super::{Counters, Declaration, Fetch, Output, Queue, Queues, Settings, lane};
+use super::{Declaration, Fetch, Output, Queue, Queues, Settings, lane};
 use crate::base::{Code, Origin, Out, Refusal, WaitId};
 use crate::ops::Durability;
 use crate::store::{Ask, LANE_DEAD};
@@ -93,7 +93,7 @@ impl Queues {
             settings,
             lines: Vec::new(),
             sent: None,
-            counters: Counters::default(),
+            counters: None,
         }));
         at
     }

@@ -156,13 +156,13 @@ impl Queues {
             "queue": queue.name.as_str(),
             "durability": queue.settings.durability,
             "ready": sum(&super::Line::ready),
-            "in_flight": sum(&|line| line.in_hand),
+            "in_flight": sum(&|line| line.in_hand.into()),
             "delayed": sum(&super::Line::delayed),
             "dead": sum(&|line| line.dead_load.count),
             "bytes": sum(&|line| line.held.bytes),
             "consumers": sum(&|line| line.consumers.into()),
             "oldest_ms": oldest.map(|at_ms| now.wall_ms.saturating_sub(at_ms)),
-            "counters": queue.counters,
+            "counters": queue.counters.as_deref().copied().unwrap_or_default(),
         });
         if whole {
             let group = |line: &super::Line| {

@@ -51,9 +51,9 @@ pub(super) struct Line {
     /// All but the dead.
     pub(super) held: Load,
     pub(super) dead_load: Load,
-    pub(super) in_hand: u64,
+    pub(super) in_hand: u32,
     busy: Map<SmolStr, Busy>,
-    parked: usize,
+    parked: u32,
     /// Consumers with credit left, in turn, and their connections: once one is gone its place in
     /// the table is another's.
     pub(super) takers: VecDeque<(u32, Holder)>,
@@ -65,6 +65,9 @@ pub(super) struct Line {
     /// Whether it stands among those that are to be served.
     pub(super) hungry: bool,
 }
+
+/// An idle queue is a queue and a line; an allocator has room for 320 bytes, and then for 384.
+const _: () = assert!(size_of::<Line>() <= 320);
 
 impl Line {
     /// An empty one. `seed` starts the hashes of keys, so that no sender can aim for one bucket.
@@ -208,7 +211,7 @@ impl Line {
 
     /// Takes the next message that may go now.
     pub(super) fn take(&mut self, now_ms: u64, memory: &mut u64) -> Taken {
-        while self.parked < KEYS_PARKED {
+        while (self.parked as usize) < KEYS_PARKED {
             let front = self.ready.iter_mut().find(|(_, lane)| lane.in_front() > 0);
             let Some((order, entry)) = front.and_then(|(_, lane)| lane.pop(memory)) else { break };
             if entry.message.expires_ms.is_some_and(|at| at <= now_ms) {
@@ -336,7 +339,7 @@ impl Line {
 
     /// Messages that a consumer could have now, those behind their key included.
     pub(super) fn ready(&self) -> u64 {
-        self.held.count.saturating_sub(self.in_hand + self.delayed.len())
+        self.held.count.saturating_sub(u64::from(self.in_hand) + self.delayed.len())
     }
 
     /// Those of a queue in memory, in order.

@@ -133,12 +133,17 @@ struct Queue {
     lines: Vec<u32>,
     /// Of few queues a `dedup` is known.
     sent: Option<Box<Sent>>,
-    counters: Counters,
+    /// None while all are 0.
+    counters: Option<Box<Counters>>,
 }
 
 impl Queue {
     fn stored(&self) -> bool {
         matches!(self.settings.durability, Durability::Fsync)
+    }
+
+    fn counters(&mut self) -> &mut Counters {
+        self.counters.get_or_insert_default()
     }
 }
 

@@ -247,7 +247,7 @@ impl Queues {
             self.tell_message("acked", line, of, ("", ""), out);
         }
         let queue = &mut self.queues[self.lines[line as usize].queue as usize];
-        for counters in [&mut queue.counters, &mut self.counters] {
+        for counters in [queue.counters(), &mut self.counters] {
             counters.delivered += 1;
             counters.acked += 1;
         }

@@ -214,7 +214,7 @@ impl Queues {
                 && let Some(oldest) = self.lines[line as usize].oldest(&mut self.memory)
             {
                 self.counters.dropped += 1;
-                self.queues[at as usize].counters.dropped += 1;
+                self.queues[at as usize].counters().dropped += 1;
                 if self.heard {
                     let of = (&*oldest.message, oldest.message.attempts);
                     self.tell_message("dropped", line, of, ("full", ""), out);
@@ -245,7 +245,7 @@ impl Queues {
         let line = &mut self.lines[at as usize];
         let queue = &mut self.queues[line.queue as usize];
         let (kind, stored) = (queue.settings.kind, queue.stored());
-        queue.counters.enqueued += 1;
+        queue.counters().enqueued += 1;
         self.counters.enqueued += 1;
         let waits = delay_ms > 0 || kind == Kind::Delay;
         let due_ms = if waits { now.wall_ms.saturating_add(delay_ms) } else { 0 };

@@ -345,10 +345,10 @@ impl Queues {
         let line = &mut self.lines[at as usize];
         line.in_hand += 1;
         let queue = &mut self.queues[line.queue as usize];
-        queue.counters.delivered += 1;
+        queue.counters().delivered += 1;
         self.counters.delivered += 1;
         if entry.message.attempts > 0 {
-            queue.counters.redelivered += 1;
+            queue.counters().redelivered += 1;
             self.counters.redelivered += 1;
         }
         let lease_ms = queue.settings.lease_ms;

@@ -100,7 +100,7 @@ impl Queues {
         match verdict {
             Verdict::Ack => {
                 self.counters.acked += 1;
-                self.queues[queue as usize].counters.acked += 1;
+                self.queues[queue as usize].counters().acked += 1;
                 if let Some(entry) = self.take_back(id, line) {
                     if self.heard {
                         let of = (&*entry.message, entry.message.attempts + 1);
@@ -111,7 +111,7 @@ impl Queues {
             }
             Verdict::Nack { delay_ms, reason, dead } => {
                 self.counters.nacked += 1;
-                self.queues[queue as usize].counters.nacked += 1;
+                self.queues[queue as usize].counters().nacked += 1;
                 let failure = Failure {
                     delay_ms: *delay_ms,
                     backs_off: true,
@@ -242,7 +242,7 @@ impl Queues {
             || line.dead_load.bytes + message.bytes() as u64 > queue.settings.max_bytes;
         if full {
             self.counters.dropped += 1;
-            queue.counters.dropped += 1;
+            queue.counters().dropped += 1;
             let gone = from.filter(|_| queue.stored());
             if self.heard {
                 let (of, why) = ((&message, message.attempts), "no room for one more dead letter");
@@ -254,7 +254,7 @@ impl Queues {
             return;
         }
         self.counters.dead += 1;
-        queue.counters.dead += 1;
+        queue.counters().dead += 1;
         let stored = queue.stored();
         if self.heard {
             self.tell_message("dead", at, (&message, message.attempts), (reason, note), out);

@@ -134,7 +134,7 @@ impl Queues {
     /// Messages of a queue that are ready or in hand, in all its groups.
     fn load(&self, at: u32) -> u64 {
         let lines = self.queues[at as usize].lines.iter().map(|at| &self.lines[*at as usize]);
-        lines.map(|line| line.ready() + line.in_hand).sum()
+        lines.map(|line| line.ready() + u64::from(line.in_hand)).sum()
     }
 
     fn has_room(&self, at: u32, bytes: u64) -> bool {

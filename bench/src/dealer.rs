@@ -3,9 +3,14 @@
 //! It drains all that has come, then refills all that is free. That costs the least a message, so
 //! that the process in the middle is what is measured, and libzmq gathers its writes by itself.
 
-use zmq::{Context, DONTWAIT, Error, Message, Socket};
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+
+use zmq::{Context, DONTWAIT, Error, Message, PollItem, Socket};
 
 use crate::Outcome;
+use crate::pacer;
 use crate::plan::Load;
 use crate::tally::{Measure, Tally, Watch};
 
@@ -38,6 +43,16 @@ pub(crate) fn receive(socket: &Socket, message: &mut Message, flags: i32) -> Out
     }
 }
 
+/// Waits for a message or the next beat; says not to wait for more.
+fn beat(socket: &Socket, mut pacer: &UnixStream) -> Outcome<i32> {
+    let items =
+        &mut [socket.as_poll_item(zmq::POLLIN), PollItem::from_fd(pacer.as_raw_fd(), zmq::POLLIN)];
+    zmq::poll(items, i64::from(LISTEN_MS))?;
+    // All beats that have come are one look at the clock.
+    let _ = pacer.read(&mut [0; 256]);
+    Ok(DONTWAIT)
+}
+
 /// What a message meant: which slot it answers, and whether well.
 pub(crate) struct Answer {
     pub(crate) slot: usize,
@@ -53,19 +68,24 @@ pub(crate) fn keep_in_flight(
     read: impl Fn(&[u8]) -> Option<Answer>,
 ) -> Outcome<Measure> {
     let mut tally = Tally::new(load, watch)?;
+    let pacer = load.rate.map(|_| pacer::start()).transpose()?;
     let mut idle: Vec<usize> = (0..frames.len()).collect();
     let mut message = Message::new();
     loop {
         if tally.open()? {
             let now = tally.now();
-            for slot in idle.drain(..) {
+            while let Some(&slot) = idle.last()
+                && let Some(due) = tally.due(now)
+            {
+                idle.pop();
                 socket.send(frames[slot].as_slice(), 0)?;
-                tally.sent(slot, now);
+                tally.sent(slot, due);
             }
         } else if tally.settled() {
             return Ok(tally.finish());
         }
-        let mut more = receive(socket, &mut message, 0)?;
+        let wait = pacer.as_ref().map_or(Ok(0), |pacer| beat(socket, pacer))?;
+        let mut more = receive(socket, &mut message, wait)?;
         while more {
             if let Some(Answer { slot, well }) = read(&message) {
                 tally.answered(slot, well);

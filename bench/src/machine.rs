@@ -55,6 +55,8 @@ pub(crate) struct Usage {
     pub(crate) cpu_ns: u64,
     /// Memory resident now, bytes.
     pub(crate) resident: u64,
+    /// That of it which is no page of a file.
+    pub(crate) anonymous: u64,
     /// The most that was resident since the start or [`forget_peak`], bytes.
     pub(crate) peak: u64,
 }
@@ -73,7 +75,12 @@ impl Usage {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
             line.map_or(0, kibibytes) * 1024
         };
-        Ok(Self { cpu_ns, resident: field("VmRSS:"), peak: field("VmHWM:") })
+        Ok(Self {
+            cpu_ns,
+            resident: field("VmRSS:"),
+            anonymous: field("RssAnon:"),
+            peak: field("VmHWM:"),
+        })
     }
 
     /// Processor time since then. A thread that has ended takes its own out of the sum.

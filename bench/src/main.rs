@@ -8,13 +8,17 @@
 mod baseline;
 mod broker;
 mod calls;
+mod compare;
 mod dealer;
 mod disk;
 mod events;
 mod graph_tally;
+mod hot;
 mod machine;
+mod pacer;
 mod peers;
 mod plan;
+mod plot;
 mod process;
 mod report;
 mod role;
@@ -22,6 +26,7 @@ mod statistics;
 mod tally;
 mod workloads;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -40,6 +45,12 @@ type Outcome<T> = Result<T, Fault>;
 #[derive(Parser)]
 #[command(name = "mpreg-bench", version)]
 struct Arguments {
+    /// One JSON document instead of tables.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Writes that document to a file, whatever is printed.
+    #[arg(long, global = true, value_name = "FILE")]
+    save: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -67,10 +78,30 @@ enum Command {
     Federation(Options),
     /// The pattern index: memory, matches and pauses with millions of patterns.
     Patterns(workloads::patterns::Options),
+    /// Echo calls at fixed rates, however long answers take: latency against rate.
+    Latency(workloads::latency::Options),
+    /// Two documents of one bench beside each other.
+    Compare {
+        /// What `--save` wrote, or `--json` printed.
+        before: PathBuf,
+        /// The same of another day, or another build.
+        after: PathBuf,
+    },
+    /// Memory of what is idle (connections, workers, queues, events of a log), and what it does to
+    /// one peer that is not.
+    Scale(workloads::scale::Options),
     /// The rules alone with so many calls, for scripts/instructions.
     #[command(hide = true)]
     Calls {
         /// How many.
+        count: u64,
+    },
+    /// A hot path without sockets, so often, for scripts/instructions.
+    #[command(hide = true)]
+    Hot {
+        /// Which.
+        path: hot::Path,
+        /// How often.
         count: u64,
     },
     /// One process of a measurement; started by the bench itself.
@@ -82,22 +113,32 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let done = match Arguments::parse().command {
+    let Arguments { json, save, command } = Arguments::parse();
+    let done = match command {
         Command::Rpc(options) => workloads::rpc::run(&options).map(Some),
         Command::Graph(options) => workloads::graph::run(&options).map(Some),
         Command::Pubsub(options) => workloads::pubsub::run(&options).map(Some),
         Command::Queue(options) => workloads::queue::run(&options).map(Some),
         Command::Federation(options) => workloads::federation::run(&options).map(Some),
         Command::Patterns(options) => workloads::patterns::run(&options).map(Some),
+        Command::Latency(options) => workloads::latency::run(&options).map(Some),
+        Command::Compare { before, after } => compare::run(&before, &after).map(Some),
+        Command::Scale(options) => workloads::scale::run(&options).map(Some),
         Command::Calls { count } => calls::run(count).map(|()| None),
+        Command::Hot { path, count } => hot::run(path, count).map(|_| None),
         Command::Role { role } => role::play(&role).map(|()| None),
     };
     match done {
-        Ok(report) => {
-            if let Some(report) = report {
-                println!("{report}");
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(told)) => {
+            println!("{}", if json { &told.json } else { &told.text });
+            match save.map(|path| std::fs::write(path, told.json)) {
+                Some(Err(error)) => {
+                    eprintln!("mpreg-bench: {error}");
+                    ExitCode::FAILURE
+                }
+                _ => ExitCode::SUCCESS,
             }
-            ExitCode::SUCCESS
         }
         Err(error) => {
             eprintln!("mpreg-bench: {error}");

@@ -8,10 +8,6 @@ use serde::{Deserialize, Serialize};
 /// The arguments both workloads share.
 #[derive(Args, Clone, Debug, Serialize)]
 pub(crate) struct Options {
-    /// One JSON document instead of tables.
-    #[arg(long)]
-    #[serde(skip)]
-    pub(crate) json: bool,
     /// Interleaved rounds; every figure is the median over them.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=99))]
     pub(crate) rounds: u32,
@@ -48,6 +44,7 @@ impl Options {
             size: self.size as usize,
             warm_ms: (measure * 250.0) as u64,
             measure_ms: (measure * 1000.0) as u64,
+            rate: None,
         }
     }
 
@@ -67,7 +64,7 @@ impl Options {
 /// What a client keeps up: travels to its process as JSON.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Load {
-    /// Calls in flight, from the first to the last moment of the window.
+    /// Calls in flight, from the first to the last moment of the window; of an open loop, at most.
     pub(crate) in_flight: usize,
     /// Bytes of payload in a call.
     pub(crate) size: usize,
@@ -75,6 +72,8 @@ pub(crate) struct Load {
     pub(crate) warm_ms: u64,
     /// Time that is counted.
     pub(crate) measure_ms: u64,
+    /// Calls a second of an open loop, which never waits for answers. None is a closed loop.
+    pub(crate) rate: Option<u64>,
 }
 
 impl Load {
@@ -90,7 +89,7 @@ mod tests {
 
     fn options(only: &[&str]) -> Options {
         let only = only.iter().map(|&part| part.to_owned()).collect();
-        Options { json: false, rounds: 5, seconds: 2.0, in_flight: 1024, size: 64, only }
+        Options { rounds: 5, seconds: 2.0, in_flight: 1024, size: 64, only }
     }
 
     #[test]

@@ -4,6 +4,23 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::Outcome;
+
+/// A report, for programs and for people.
+pub(crate) struct Told {
+    /// Everything, every round.
+    pub(crate) json: String,
+    /// Tables.
+    pub(crate) text: String,
+}
+
+impl Told {
+    pub(crate) fn of(report: &impl Serialize, text: String) -> Outcome<Self> {
+        let json = serde_json::to_string_pretty(report)?;
+        Ok(Self { json, text: text.trim_end().to_owned() })
+    }
+}
+
 /// Something the project promised to show.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Goal {

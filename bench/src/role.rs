@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::events::{self, EventKind};
-use crate::peers::{json, json_graph, rust, rust_graph};
+use crate::peers::crowd::{self, Saying};
+use crate::peers::{json, json_graph, keep, rust, rust_graph};
 use crate::plan::Load;
 use crate::tally::Watch;
 use crate::workloads::patterns;
@@ -35,6 +36,12 @@ pub(crate) enum Role {
     Producer { at: String, reports: String, load: Load, watch: Watch },
     /// Appends to LMDB and deletes from it, `batch` records at a time, and says what it saw.
     Lmdb { data: PathBuf, load: Load, batch: u64 },
+    /// Connects so many times, and is idle.
+    Crowd { at: String, count: usize, saying: Saying },
+    /// Declares so many queues.
+    Declarer { at: String, queues: usize },
+    /// Publishes so many events of 64 B that are kept.
+    Keeper { at: String, events: usize },
     /// Holds patterns that no topic of the bench matches.
     Holder { at: String, patterns: u64 },
     /// Has an index of patterns, or what it is measured beside.
@@ -47,6 +54,8 @@ pub(crate) enum Role {
 pub(crate) enum HubKind {
     /// libzmq's `zmq_proxy` between ROUTER and DEALER.
     ZmqProxy,
+    /// A ROUTER that gives back what it gets.
+    ZmqRouter,
     /// libzmq's `zmq_proxy` between XSUB and XPUB.
     ZmqEvents,
     /// A WebSocket server that routes JSON text, as the predecessor did.
@@ -55,6 +64,12 @@ pub(crate) enum HubKind {
     WebsocketFanOut,
     /// mpreg.
     Broker,
+    /// The same, with its sockets in a folder.
+    BrokerIpc,
+    /// The same, whose clients and workers come over WebSocket.
+    BrokerWeb,
+    /// The same, with a log of `kept.#`.
+    BrokerKept,
     /// Two brokers with a link between them: clients at the one, workers at the other.
     OneHop,
 }
@@ -65,7 +80,7 @@ pub(crate) enum HubKind {
 pub(crate) enum PeerKind {
     /// One ZeroMQ frame of bytes, for `zmq_proxy`.
     Frame,
-    /// One JSON text a message, for the relay.
+    /// One JSON text a message over WebSocket, at the relay or the broker.
     Websocket,
     /// One JSON envelope a frame over a plain DEALER, as any ZeroMQ binding would do it.
     Json,
@@ -109,14 +124,15 @@ pub(crate) fn play(role: &str) -> Outcome<()> {
     process::end_with_parent();
     match serde_json::from_str(role)? {
         Role::Hub { kind: HubKind::ZmqProxy, .. } => baseline::proxy::hub(),
+        Role::Hub { kind: HubKind::ZmqRouter, .. } => baseline::router::hub(),
         Role::Hub { kind: HubKind::ZmqEvents, .. } => baseline::proxy::events_hub(),
         Role::Hub { kind: HubKind::WebsocketRelay, .. } => baseline::relay::hub(),
         Role::Hub { kind: HubKind::WebsocketFanOut, .. } => baseline::fan_out::hub(),
-        Role::Hub { kind: HubKind::Broker | HubKind::OneHop, data } => broker::hub(data, None),
-        Role::Far { to, data } => broker::hub(data, Some(to)),
+        Role::Hub { kind, data } => broker::hub(kind, data, None),
+        Role::Far { to, data } => broker::hub(HubKind::OneHop, data, Some(to)),
         Role::Worker { kind, at, credit } => match kind {
             PeerKind::Frame => baseline::proxy::worker(&at),
-            PeerKind::Websocket => baseline::websocket::worker(&at),
+            PeerKind::Websocket => baseline::websocket::worker(&at, credit),
             PeerKind::Json => json::worker(&at, credit, false),
             PeerKind::JsonBatch => json::worker(&at, credit, true),
             PeerKind::Rust => rust::worker(&at, credit),
@@ -143,6 +159,9 @@ pub(crate) fn play(role: &str) -> Outcome<()> {
             process::say(&events::queue::producer(&at, &reports, load, watch)?)
         }
         Role::Lmdb { data, load, batch } => process::say(&baseline::lmdb::run(&data, load, batch)?),
+        Role::Crowd { at, count, saying } => crowd::gather(&at, count, saying),
+        Role::Declarer { at, queues } => keep::declare(&at, queues),
+        Role::Keeper { at, events } => keep::publish(&at, events),
         Role::Holder { at, patterns } => events::holder::hold(&at, patterns),
         Role::Patterns { part } => patterns::play(&part),
     }

@@ -15,6 +15,9 @@ use crate::plan::Load;
 /// How long the wait for what is in flight may take, nanoseconds.
 const SETTLE_NS: u64 = 3_000_000_000;
 
+/// How often an open loop makes calls, nanoseconds.
+pub(crate) const TICK_NS: u64 = 1_000_000;
+
 /// The other two processes of a measurement, by pid.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Watch {
@@ -40,8 +43,10 @@ pub(crate) struct Measure {
     pub(crate) elapsed_ns: u64,
     /// Latencies of those calls.
     pub(crate) p50_ns: u64,
+    pub(crate) p90_ns: u64,
     pub(crate) p99_ns: u64,
     pub(crate) p999_ns: u64,
+    pub(crate) p9999_ns: u64,
     pub(crate) max_ns: u64,
     /// Calls sent, warm-up included.
     pub(crate) sent: u64,
@@ -71,6 +76,8 @@ pub(crate) struct Tally {
     watch: Watch,
     phase: Phase,
     sent_at: Vec<u64>,
+    /// Calls that were due, in an open loop.
+    due: u64,
     histogram: Histogram<u64>,
     measure: Measure,
 }
@@ -84,6 +91,7 @@ impl Tally {
             watch,
             phase: Phase::Warm,
             sent_at: vec![0; load.in_flight],
+            due: 0,
             histogram: Histogram::new_with_bounds(1, 60_000_000_000, 3)?,
             measure: Measure::default(),
         })
@@ -133,9 +141,19 @@ impl Tally {
         self.measure.answered >= self.measure.sent || waited > SETTLE_NS
     }
 
-    /// Slot `slot` has a call in flight since `now`.
-    pub(crate) fn sent(&mut self, slot: usize, now: u64) {
-        self.sent_at[slot] = now;
+    /// Since when the call is due that a free slot may make now. In a closed loop that is now; in
+    /// an open one it is the call's own moment, however late it is made: the wait counts.
+    pub(crate) fn due(&mut self, now: u64) -> Option<u64> {
+        let Some(rate) = self.load.rate else { return Some(now) };
+        // All that are due within a tick are due at its start.
+        let due = self.due * 1_000_000_000 / rate.max(1) / TICK_NS * TICK_NS;
+        self.due += u64::from(due <= now);
+        (due <= now).then_some(due)
+    }
+
+    /// Slot `slot` has a call in flight that was due at `due`.
+    pub(crate) fn sent(&mut self, slot: usize, due: u64) {
+        self.sent_at[slot] = due;
         self.measure.sent += 1;
     }
 
@@ -156,8 +174,10 @@ impl Tally {
         let at = |quantile| self.histogram.value_at_quantile(quantile);
         Measure {
             p50_ns: at(0.5),
+            p90_ns: at(0.9),
             p99_ns: at(0.99),
             p999_ns: at(0.999),
+            p9999_ns: at(0.9999),
             max_ns: self.histogram.max(),
             ..self.measure
         }
@@ -170,7 +190,7 @@ mod tests {
 
     fn tally(warm_ms: u64, measure_ms: u64) -> Tally {
         let pid = std::process::id();
-        let load = Load { in_flight: 4, size: 64, warm_ms, measure_ms };
+        let load = Load { in_flight: 4, size: 64, warm_ms, measure_ms, rate: None };
         Tally::new(load, Watch { hub: pid, worker: pid }).unwrap()
     }
 
@@ -196,6 +216,20 @@ mod tests {
         let measure = tally.finish();
         assert_eq!((measure.round_trips, measure.failed), (1, 1));
         assert!(measure.elapsed_ns >= 5_000_000 && measure.p50_ns > 0);
+    }
+
+    #[test]
+    fn calls_of_an_open_loop_are_due_at_their_own_moments() {
+        let mut tally = tally(60_000, 1);
+        let ms = 1_000_000;
+        assert_eq!(tally.due(7), Some(7), "a closed loop");
+        tally.load.rate = Some(2_000);
+        let due: Vec<_> = (0..5).map(|_| tally.due(ms)).collect();
+        assert_eq!(due, [Some(0), Some(0), Some(ms), Some(ms), None]);
+        assert_eq!(tally.due(9 * ms), Some(2 * ms), "however late");
+        tally.open().unwrap();
+        tally.sent(0, 2 * ms);
+        assert_eq!(tally.sent_at[0], 2 * ms);
     }
 
     #[test]

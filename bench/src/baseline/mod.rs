@@ -4,4 +4,5 @@ pub(crate) mod fan_out;
 pub(crate) mod lmdb;
 pub(crate) mod proxy;
 pub(crate) mod relay;
+pub(crate) mod router;
 pub(crate) mod websocket;

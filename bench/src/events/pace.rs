@@ -290,7 +290,7 @@ mod tests {
     async fn a_window_opens_counts_and_closes() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap().to_string();
-        let load = Load { in_flight: 64, size: 1, warm_ms: 1, measure_ms: 20 };
+        let load = Load { in_flight: 64, size: 1, warm_ms: 1, measure_ms: 20, rate: None };
         let pid = std::process::id();
         let pace = Pace::new(&at, load, Watch { hub: pid, worker: pid }).await.unwrap();
         let mut outlet = Echo(listener, None, 0);

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use tokio::task::{LocalSet, spawn_local};
 
 use crate::Outcome;
+use crate::pacer::Beats;
 use crate::plan::Load;
 use crate::process::say;
 use crate::role::Ready;
@@ -68,6 +69,10 @@ pub(crate) fn client(at: &str, load: Load, watch: Watch) -> Outcome<Measure> {
         let client = connect(at).await?;
         let args = Value::json(format!("[\"{}\"]", "x".repeat(load.size)));
         let tally = Rc::new(RefCell::new(Tally::new(load, watch)?));
+        if load.rate.is_some() {
+            call_on_time(&client, &args, &tally, load).await?;
+            return Ok(tally.replace(Tally::new(load, watch)?).finish());
+        }
         for slot in 0..load.in_flight {
             spawn_local(call_on(slot, client.clone(), args.clone(), Rc::clone(&tally)));
         }
@@ -77,6 +82,34 @@ pub(crate) fn client(at: &str, load: Load, watch: Watch) -> Outcome<Measure> {
         let tally = tally.replace(Tally::new(load, watch)?);
         Ok(tally.finish())
     })
+}
+
+/// Makes each call when it is due, whatever became of the others.
+async fn call_on_time(
+    client: &Client,
+    args: &Value,
+    tally: &Rc<RefCell<Tally>>,
+    load: Load,
+) -> Outcome<()> {
+    let idle = Rc::new(RefCell::new((0..load.in_flight).collect::<Vec<usize>>()));
+    let mut beats = Beats::start(load)?;
+    while tally.borrow_mut().open()? || !tally.borrow().settled() {
+        let now = tally.borrow().now();
+        while tally.borrow().is_open() && !idle.borrow().is_empty() {
+            let Some(due) = tally.borrow_mut().due(now) else { break };
+            let Some(slot) = idle.borrow_mut().pop() else { break };
+            tally.borrow_mut().sent(slot, due);
+            let call = client.call("echo").args_value(args.clone());
+            let (tally, idle) = (Rc::clone(tally), Rc::clone(&idle));
+            spawn_local(async move {
+                let outcome = call.send().await;
+                tally.borrow_mut().answered(slot, outcome.is_ok());
+                idle.borrow_mut().push(slot);
+            });
+        }
+        beats.next().await;
+    }
+    Ok(())
 }
 
 /// Calls, one after the other, while the tally is open. The answer of one call is the moment the

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::rpc::{Contender, Report, Standing};
 use crate::Outcome;
 use crate::plan::Options;
-use crate::report::{Goal, Table, figure, ratio};
+use crate::report::{Goal, Table, Told, figure, ratio};
 use crate::role::{HubKind, PeerKind};
 
 const CONTENDERS: [Contender; 4] = [
@@ -16,9 +16,9 @@ const CONTENDERS: [Contender; 4] = [
 ];
 
 /// Runs it all and returns the report.
-pub(crate) fn run(options: &Options) -> Outcome<String> {
+pub(crate) fn run(options: &Options) -> Outcome<Told> {
     Report::of("federation", CONTENDERS, &["rust_local", "json_local"], options, goals)?
-        .print(tables)
+        .tell(tables)
 }
 
 /// What the project promised of one hop.

@@ -9,7 +9,7 @@ use crate::Outcome;
 use crate::graph_tally::GraphMeasure;
 use crate::machine::{self, Machine};
 use crate::plan::Options;
-use crate::report::{self, Goal, Table, figure};
+use crate::report::{self, Goal, Table, Told, figure};
 use crate::role::{HubKind, PeerKind, Role};
 use crate::statistics::{median, median_ratio};
 
@@ -85,7 +85,7 @@ struct Report {
 }
 
 /// Runs it all and returns the report.
-pub(crate) fn run(options: &Options) -> Outcome<String> {
+pub(crate) fn run(options: &Options) -> Outcome<Told> {
     let machine = Machine::read();
     let cases: Vec<Case> = CASES.into_iter().filter(|case| options.wants(case.name)).collect();
     if cases.is_empty() {
@@ -109,9 +109,8 @@ pub(crate) fn run(options: &Options) -> Outcome<String> {
         cases.iter().zip(seen).map(|(case, rounds)| Standing::new(case, rounds)).collect();
     let goals = goals(&graphs);
     let (load_after, options) = (machine::load(), options.clone());
-    let json = options.json;
     let report = Report { bench: "graph", machine, load_after, options, graphs, goals };
-    if json { Ok(serde_json::to_string_pretty(&report)?) } else { Ok(report.text()) }
+    Told::of(&report, report.text())
 }
 
 /// One case, with processes of its own.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::Outcome;
 use crate::machine::{self, Machine};
 use crate::process::{Process, say};
-use crate::report::{self, Goal, Table, figure};
+use crate::report::{self, Goal, Table, Told, figure};
 use crate::role::{Place, Role};
 
 /// Texts that the XPUB is given.
@@ -24,10 +24,6 @@ const PATIENCE: Duration = Duration::from_secs(900);
 /// The arguments of `patterns`.
 #[derive(Args, Clone, Debug, Serialize)]
 pub(crate) struct Options {
-    /// One JSON document instead of tables.
-    #[arg(long)]
-    #[serde(skip)]
-    pub(crate) json: bool,
     /// Patterns in the index.
     #[arg(long, default_value_t = 10_000_000,
         value_parser = clap::value_parser!(u64).range(10_000..=100_000_000))]
@@ -68,7 +64,7 @@ struct Report {
 }
 
 /// Runs it all and returns the report.
-pub(crate) fn run(options: &Options) -> Outcome<String> {
+pub(crate) fn run(options: &Options) -> Outcome<Told> {
     let machine = Machine::read();
     let start = |part| Process::start(&Role::Patterns { part });
     let index: index::Measure =
@@ -76,9 +72,8 @@ pub(crate) fn run(options: &Options) -> Outcome<String> {
     let load_after = machine::load();
     let xpub = beside(start(Part::Xpub { texts: TEXTS })?)?;
     let (goals, options) = (goals(&index), options.clone());
-    let json = options.json;
     let report = Report { bench: "patterns", machine, load_after, options, index, xpub, goals };
-    if json { Ok(serde_json::to_string_pretty(&report)?) } else { Ok(report.text()) }
+    Told::of(&report, report.text())
 }
 
 fn beside(xpub: Process) -> Outcome<xpub::Measure> {

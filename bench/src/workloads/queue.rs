@@ -18,7 +18,7 @@ use crate::events::{EventKind, Heard, Listens, pace};
 use crate::machine::{self, Machine};
 use crate::plan::{self, Load};
 use crate::process::Process;
-use crate::report::{Goal, figure};
+use crate::report::{Goal, Told, figure};
 use crate::role::{HubKind, Place, Role};
 use crate::statistics::{median, median_ratio, range};
 use crate::tally::Watch;
@@ -143,7 +143,7 @@ struct Report {
 }
 
 /// Runs it all and returns the report.
-pub(crate) fn run(options: &Options) -> Outcome<String> {
+pub(crate) fn run(options: &Options) -> Outcome<Told> {
     let machine = Machine::read();
     let plan = &options.plan;
     let contenders: Vec<Contender> =
@@ -159,10 +159,10 @@ pub(crate) fn run(options: &Options) -> Outcome<String> {
     }
     let standings = contest(&contenders, &place, plan.saturated(), plan.rounds)?;
     let goals = goals(&standings);
-    let (load_after, options, json) = (machine::load(), options.clone(), plan.json);
+    let (load_after, options) = (machine::load(), options.clone());
     let bench = "queue";
     let report = Report { bench, machine, load_after, file_system, options, standings, goals };
-    if json { Ok(serde_json::to_string_pretty(&report)?) } else { report.text() }
+    Told::of(&report, report.text()?)
 }
 
 /// The folder in which every window has one of its own.

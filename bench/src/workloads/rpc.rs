@@ -12,7 +12,7 @@ use super::stage::Stage;
 use crate::Outcome;
 use crate::machine::{self, Machine};
 use crate::plan::{Load, Options};
-use crate::report::{self, Goal, Table, figure, ratio};
+use crate::report::{self, Goal, Table, Told, figure, ratio};
 use crate::role::{HubKind, PeerKind, Role};
 use crate::statistics::{median, median_ratio, range};
 use crate::tally::Measure;
@@ -21,11 +21,14 @@ use crate::tally::Measure;
 const SINGLE_ROUNDS: u32 = 9;
 
 /// Who takes part, baselines first.
-const CONTENDERS: [Contender; 4] = [
+const CONTENDERS: [Contender; 7] = [
     Contender { name: "zmq_proxy", hub: HubKind::ZmqProxy, peers: PeerKind::Frame },
     Contender { name: "websocket", hub: HubKind::WebsocketRelay, peers: PeerKind::Websocket },
     Contender { name: "mpreg_rust", hub: HubKind::Broker, peers: PeerKind::Rust },
+    Contender { name: "mpreg_ipc", hub: HubKind::BrokerIpc, peers: PeerKind::Rust },
+    Contender { name: "mpreg_ws", hub: HubKind::BrokerWeb, peers: PeerKind::Rust },
     Contender { name: "mpreg_json", hub: HubKind::Broker, peers: PeerKind::Json },
+    Contender { name: "mpreg_ws_json", hub: HubKind::BrokerWeb, peers: PeerKind::Websocket },
 ];
 
 /// What the others are compared with.
@@ -77,8 +80,8 @@ pub(super) struct Report {
 }
 
 /// Runs it all and returns the report.
-pub(crate) fn run(options: &Options) -> Outcome<String> {
-    Report::of("rpc", CONTENDERS, &BASELINES, options, goals)?.print(tables)
+pub(crate) fn run(options: &Options) -> Outcome<Told> {
+    Report::of("rpc", CONTENDERS, &BASELINES, options, goals)?.tell(tables)
 }
 
 /// All rounds of one load.
@@ -175,8 +178,13 @@ fn goals(saturated: &[Standing], single: &[Standing]) -> Vec<Goal> {
     };
     let mut goals = Vec::new();
     let rate = |name, to| find("saturated", name).and_then(|ours| ours.rate_to.get(to).copied());
-    let rates = [("mpreg_rust", "zmq_proxy", 4.0), ("mpreg_rust", "websocket", 5.0)];
-    for (name, to, wanted) in rates.into_iter().chain([("mpreg_json", "zmq_proxy", 0.5)]) {
+    let rates = [
+        ("mpreg_rust", "zmq_proxy", 4.0),
+        ("mpreg_rust", "websocket", 5.0),
+        ("mpreg_json", "zmq_proxy", 0.5),
+        ("mpreg_json", "websocket", 0.8),
+    ];
+    for (name, to, wanted) in rates {
         let goal =
             |ratio| Goal::at_least(&format!("{name}: times the rate of {to}"), wanted, ratio);
         goals.extend(rate(name, to).map(goal));
@@ -216,14 +224,8 @@ impl Report {
         Ok(Self { bench, machine, load_after, options, saturated, single, goals })
     }
 
-    /// As JSON, or the tables between the machine and the goals.
-    pub(super) fn print(
-        &self,
-        tables: fn(&Self, &mut String) -> std::fmt::Result,
-    ) -> Outcome<String> {
-        if self.options.json {
-            return Ok(serde_json::to_string_pretty(self)?);
-        }
+    /// The tables stand between the machine and the goals.
+    pub(super) fn tell(&self, tables: fn(&Self, &mut String) -> std::fmt::Result) -> Outcome<Told> {
         let Machine { cpu, cores, kernel, load, memory_mib } = &self.machine;
         let Options { rounds, seconds, size, .. } = &self.options;
         let mut text = format!(
@@ -233,7 +235,7 @@ impl Report {
         );
         tables(self, &mut text)?;
         write!(text, "{}", report::goals(&self.goals))?;
-        Ok(text.trim_end().to_owned())
+        Told::of(self, text)
     }
 
     /// How many calls were in flight at saturation.

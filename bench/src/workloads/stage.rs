@@ -30,7 +30,20 @@ pub(crate) struct Stage {
 impl Stage {
     /// Starts the hub, then the worker.
     pub(crate) fn set(kind: HubKind, peers: PeerKind, credit: u32) -> Outcome<Self> {
-        let data = Folder::new();
+        Self::of(Folder::new(), kind, peers, credit)
+    }
+
+    /// The same beside another one, with its data in a folder of its own.
+    pub(crate) fn within(
+        place: &Path,
+        kind: HubKind,
+        peers: PeerKind,
+        credit: u32,
+    ) -> Outcome<Self> {
+        Self::of(Folder::within(place), kind, peers, credit)
+    }
+
+    fn of(data: Folder, kind: HubKind, peers: PeerKind, credit: u32) -> Outcome<Self> {
         let hub = Process::start(&Role::Hub { kind, data: data.0.clone() })?;
         let mut place: Place = hub.hear(START)?;
         let mut far = None;

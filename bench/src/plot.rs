@@ -82,7 +82,7 @@ pub(crate) fn draw(title: &str, axes: [&str; 2], lines: &[Line]) -> String {
         "<text x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">{across}</text>",
         HEIGHT - 12.0
     ));
-    put(format_args!("<text x=\"14\" y=\"{TOP}\">{up}</text>"));
+    put(format_args!("<text x=\"14\" y=\"20\">{up}</text>"));
     for (at, line) in lines.iter().enumerate() {
         let colour = COLOURS[at % COLOURS.len()];
         let mut path = String::new();

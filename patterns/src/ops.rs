@@ -394,7 +394,8 @@ pub enum Reply {
     },
     /// A message for a consumer.
     Deliver(Box<Delivered>),
-    /// A message for another broker, which keeps its queue and knows it by the delivery's id.
+    /// A message for another broker, which keeps its queue and knows it by the delivery's id. If it
+    /// names no queue it is for those bound to its topic there.
     HandOver(Box<Delivered>),
     /// Asks another broker for the messages of a queue of its own, for all that take them here.
     Consume {

@@ -183,9 +183,10 @@ def test_an_event_crosses_a_link_once_for_a_hundred_subscribers(line):
             sub.__exit__()
 
 
-def declare(broker, queue):
+def declare(broker, queue, **settings):
     with Peer(broker.door) as peer:
-        assert peer.call("mpreg.queue.declare", kwargs={"name": queue})["op"] == "result"
+        told = peer.call("mpreg.queue.declare", kwargs={"name": queue, **settings})
+        assert told["op"] == "result", told
 
 
 def take(peer, count, seconds=20):
@@ -222,6 +223,49 @@ def test_what_is_sent_at_one_end_is_taken_at_the_other_though_the_middle_is_kill
             while len(found) < 300:
                 found.update(take(taker, 1))
             assert found == set(range(300))
+
+
+def test_what_is_sent_to_a_topic_reaches_the_queues_bound_to_it_everywhere(line):
+    """Also those of a broker that is away."""
+    a, b, c = line
+    declare(c, "all", bind=["orders.#"])
+    declare(b, "eu", bind=["orders.eu.*"])
+    declare(a, "here", bind=["orders.us.*"])
+    with Peer(a.door) as sender:
+        until(lambda: all(nodes(sender)[node]["bound"] == 1 for node in "bc"))
+
+        def send(number, topic):
+            message = {"op": "send", "id": f"m{number}", "topic": topic, "payload": number}
+            sent = sender.ask(message)
+            assert (sent["op"], sent["durability"], sent["at"]) == ("sent", "fsync", "near"), sent
+            return sent["queues"]
+
+        assert [send(1, "orders.eu.1"), send(2, "orders.us.2")] == [2, 2]
+        b.process.kill()
+        b.process.wait()
+        assert [send(3, "orders.eu.3"), send(4, "orders.de.4")] == [2, 1]
+        message = {"topic": "orders.eu.5", "payload": 5}
+        assert sender.call("mpreg.queue.send", kwargs=message)["result"]["queues"] == 2
+        assert kept(sender, "mpreg.broker.b") == 2
+        refused = sender.ask({"op": "send", "id": "n", "topic": "bills", "payload": 0})
+        assert refused["error"]["code"] == "unroutable", refused
+        with named("b", c, a, data=b.data) as b:
+            assert taken(c, "all", 5) == {1, 2, 3, 4, 5}
+            assert taken(b, "eu", 3) == {1, 3, 5}
+            assert taken(a, "here", 1) == {2}
+            until(lambda: kept(sender, "mpreg.broker.b") == 0)
+
+
+def kept(peer, queue):
+    told = stats(peer, queue)
+    return told["ready"] + told["in_flight"] + told["delayed"]
+
+
+def taken(broker, queue, count):
+    """What so many messages of a queue say, once each."""
+    with Peer(broker.door) as taker:
+        taker.send({"op": "consume", "queue": queue, "credit": 100})
+        return {number for _ in range(count) for number in take(taker, 1)}
 
 
 def stats(peer, queue):

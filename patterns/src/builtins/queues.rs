@@ -106,21 +106,18 @@ impl QueueAsk {
 
 /// A name of a queue or a route that is not the broker's own.
 pub(super) fn name(field: &'static str, cursor: &mut Cursor<'_>) -> Result<SmolStr, Refusal> {
-    let text = cursor.string().map_err(bad_args(field))?;
-    if !is_name(&text) {
-        return Err(no_name(field, &text));
-    }
+    let text = any_name(field, cursor)?;
     if is_reserved(&text) {
         let message = "names that begin with `mpreg.` are the broker's own";
         return Err(Refusal::field(Code::ReservedName, field, message));
     }
-    Ok(SmolStr::new(text))
+    Ok(text)
 }
 
-/// A name of a group: any name, as in `consume`.
-fn group_name(cursor: &mut Cursor<'_>) -> Result<SmolStr, Refusal> {
-    let text = cursor.string().map_err(bad_args("group"))?;
-    if is_name(&text) { Ok(SmolStr::new(text)) } else { Err(no_name("group", &text)) }
+/// Any name.
+fn any_name(field: &'static str, cursor: &mut Cursor<'_>) -> Result<SmolStr, Refusal> {
+    let text = cursor.string().map_err(bad_args(field))?;
+    if is_name(&text) { Ok(SmolStr::new(text)) } else { Err(no_name(field, &text)) }
 }
 
 /// A number of milliseconds or the like, from 1 on.
@@ -172,7 +169,8 @@ fn about(call: &Call) -> Result<QueueAsk, Refusal> {
     let fun = call.fun.as_str();
     kwargs(call, |key, cursor| {
         match (key, fun) {
-            ("name", _) => queue = Some(name("name", cursor)?),
+            // Queues of the broker's own can be looked at, and emptied.
+            ("name", _) => queue = Some(any_name("name", cursor)?),
             ("count", "mpreg.queue.peek") => {
                 count = Some(small("count", cursor, MESSAGES_PER_ANSWER)?.into());
             }
@@ -310,7 +308,7 @@ fn next(call: &Call) -> Result<QueueAsk, Refusal> {
     kwargs(call, |key, cursor| {
         match key {
             "name" => queue = Some(name("name", cursor)?),
-            "group" => group = Some(group_name(cursor)?),
+            "group" => group = Some(any_name("group", cursor)?),
             "timeout_ms" => timeout_ms = Some(cursor.u64().map_err(bad_args("timeout_ms"))?),
             _ => return Ok(false),
         }

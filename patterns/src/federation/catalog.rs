@@ -274,7 +274,7 @@ fn fits(life: &Life, changes: &[(Key, Option<Fact>)]) -> bool {
     let fits = |name: &SmolStr| !name.is_empty() && name.len() <= NAME_BYTES;
     let key_fits = |key: &Key| match key {
         Key::About | Key::Load => true,
-        Key::Link(name) | Key::Queue(name) | Key::Interest(name) => fits(name),
+        Key::Link(name) | Key::Queue(name) | Key::Interest(name) | Key::Bound(name) => fits(name),
         Key::Function { name, version, locs } => {
             fits(name) && fits(version) && locs.len() <= FACTS && locs.iter().all(fits)
         }
@@ -285,7 +285,7 @@ fn fits(life: &Life, changes: &[(Key, Option<Fact>)]) -> bool {
 fn key_bytes(key: &Key) -> usize {
     match key {
         Key::About | Key::Load => 256,
-        Key::Link(name) | Key::Queue(name) | Key::Interest(name) => name.len(),
+        Key::Link(name) | Key::Queue(name) | Key::Interest(name) | Key::Bound(name) => name.len(),
         Key::Function { name, version, locs } => {
             name.len() + version.len() + locs.iter().map(SmolStr::len).sum::<usize>()
         }

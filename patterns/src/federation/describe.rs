@@ -56,6 +56,7 @@ impl Federation {
             "functions": count(|key| matches!(key, Key::Function { .. })),
             "queues": count(|key| matches!(key, Key::Queue(_))),
             "patterns": count(|key| matches!(key, Key::Interest(_))),
+            "bound": count(|key| matches!(key, Key::Bound(_))),
             "neighbours": count(|key| matches!(key, Key::Link(_))),
         });
         if let Some(Fact::About { cluster, version, door }) = entry.fact(&Key::About) {

@@ -1,4 +1,5 @@
-//! Which topics are wanted where: the patterns of this broker, and those of the others.
+//! Which topics are wanted where, or bound to queues: the patterns of this broker, and those of the
+//! others.
 
 use smol_str::SmolStr;
 

@@ -166,6 +166,7 @@ pub struct Federation {
     catalog: Catalog,
     routes: Routes,
     interest: Interest,
+    bound: Interest,
     homes: Homes,
     reached: BTreeMap<SmolStr, Reached>,
     /// Events that were for each broker, and those that came from each, with its epoch.
@@ -227,6 +228,7 @@ impl Federation {
             catalog: Catalog::new(me.clone()),
             routes: Routes::new(&me),
             interest: Interest::new(seed),
+            bound: Interest::new(seed ^ 0xb0),
             homes: Homes::default(),
             me,
             links,
@@ -325,6 +327,12 @@ impl Federation {
         self.homes.of(queue).min_by_key(cost).cloned()
     }
 
+    /// The brokers whose queues or routes are bound to a topic, by name.
+    #[must_use]
+    pub fn bound(&mut self, topic: &str) -> Vec<SmolStr> {
+        self.bound.who(topic)
+    }
+
     fn up(&mut self, now: Time, link: LinkId, peer: Life, cost_us: u32, out: &mut Out<Output>) {
         self.is_stale = true;
         let (me, to, epoch) = (self.me.node.clone(), peer.node.clone(), peer.epoch);
@@ -402,6 +410,7 @@ impl Federation {
                 if anew {
                     self.routes.begin(&life);
                     self.interest.forget(&life.node);
+                    self.bound.forget(&life.node);
                     self.homes.forget(&life.node);
                 }
                 for (key, fact) in &changes {
@@ -422,6 +431,7 @@ impl Federation {
             }
             (Key::Link(to), None) => self.routes.set(node, to, None),
             (Key::Interest(pattern), fact) => self.interest.set(node, pattern, fact.is_some()),
+            (Key::Bound(pattern), fact) => self.bound.set(node, pattern, fact.is_some()),
             (Key::Queue(queue), fact) => self.homes.set(node, queue, fact.is_some()),
             _ => {}
         }
@@ -448,6 +458,7 @@ impl Federation {
             self.catalog.forget(&node);
             self.routes.forget(&node);
             self.interest.forget(&node);
+            self.bound.forget(&node);
             self.homes.forget(&node);
             self.spread.remove(&node);
             self.gathered.remove(&node);

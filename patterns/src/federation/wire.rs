@@ -92,6 +92,8 @@ pub enum Key {
     Queue(SmolStr),
     /// A pattern of topics that somebody there wants.
     Interest(SmolStr),
+    /// A pattern of topics that queues or routes there are bound to.
+    Bound(SmolStr),
 }
 
 /// What is said under a [`Key`] of the same name.
@@ -129,6 +131,8 @@ pub enum Fact {
     Queue,
     /// The pattern is wanted.
     Interest,
+    /// What is sent to such topics is taken there.
+    Bound,
 }
 
 /// Something for one broker, whatever is between.

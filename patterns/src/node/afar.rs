@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
+use super::federation::TOWARDS;
 use super::{Node, Output, error_reply, send};
 use crate::base::{Code, JobId, Origin, Out, PeerId, Refusal, RunId, Time};
 use crate::builtins::QueueAsk;
-use crate::ops::{Call, Delivered, Reply, Request, Settle, Verdict};
+use crate::ops::{Call, Delivered, Reply, Request, Settle};
 use crate::queues::afar::{Errand, Output as Told};
 use crate::queues::{self, Holder};
 
@@ -78,7 +79,9 @@ impl Node {
         ask: QueueAsk,
         call: &Call,
     ) -> Option<QueueAsk> {
-        let Some(home) = ask.queue().and_then(|queue| self.kept_by(queue)) else {
+        // What waits here for another broker's topics is here alone.
+        let named = ask.queue().filter(|queue| !queue.starts_with(TOWARDS));
+        let Some(home) = named.and_then(|queue| self.kept_by(queue)) else {
             return Some(ask);
         };
         let (taker, deadline_ns) = match (&ask, origin) {
@@ -121,11 +124,7 @@ impl Node {
             return send(out, peer, error_reply(None, Some(op), Refusal::brokers_own(op)));
         }
         match request {
-            // It has the message, as safe as its queue is.
-            Request::Sent { id } => {
-                let settle = Settle { id: None, ids: vec![id], verdict: Verdict::Ack };
-                self.queue(now, queues::Input::Settle { peer, settle });
-            }
+            Request::Sent { id } => self.handed_over(now, peer, id),
             Request::Delivered(told) => self.afar.delivered(peer, told, &mut self.afar_out),
             Request::Consumed { id, .. } => self.afar.consumed(id, &mut self.afar_out),
             Request::Acked { id, ids, unknown } => {
@@ -136,10 +135,15 @@ impl Node {
     }
 
     /// A message of a queue for somebody.
-    pub(super) fn deliver(&self, to: PeerId, delivered: Box<Delivered>, out: &mut Out<Output>) {
-        let is_shadow = self.is_far(to) && self.queues.home(&delivered.queue).is_some();
-        let reply = if is_shadow { Reply::HandOver(delivered) } else { Reply::Deliver(delivered) };
-        send(out, to, reply);
+    pub(super) fn deliver(&self, to: PeerId, mut delivered: Box<Delivered>, out: &mut Out<Output>) {
+        if !self.is_far(to) || self.queues.home(&delivered.queue).is_none() {
+            return send(out, to, Reply::Deliver(delivered));
+        }
+        if delivered.queue.starts_with(TOWARDS) {
+            // It is for whatever is bound to its topic there.
+            delivered.queue = SmolStr::default();
+        }
+        send(out, to, Reply::HandOver(delivered));
     }
 
     pub(super) fn afar_output(&mut self, now: Time, output: Told, out: &mut Out<Output>) {

@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 use smol_str::{SmolStr, format_smolstr};
 
 use super::{Envelope, LinkTask, Node, Output};
-use crate::base::{Map, Out, PeerId, Refusal, RunId, Time};
+use crate::base::{Code, Map, Out, PeerId, Refusal, RunId, Time};
 use crate::builtins::FederationAsk;
 use crate::federation::{Fact, Input, Key, Output as Told};
 use crate::ops::{Settle, Verdict};
@@ -17,6 +17,9 @@ use crate::topics::{self, Family};
 
 /// Messages on their way to the broker that keeps their queue, of each queue at once.
 const HANDED_OVER: u32 = 1_024;
+/// What is sent to a topic that another broker has bound waits for it in a queue of this name, with
+/// the broker's after it.
+pub(super) const TOWARDS: &str = "mpreg.broker.";
 /// How long a message waits that the broker of its queue could not take, milliseconds.
 const LATER_MS: u64 = 1_000;
 
@@ -107,7 +110,37 @@ impl Node {
         if !self.federation.knows_queues() || self.queues.is_queue(queue) {
             return;
         }
-        let Some(home) = self.federation.home(queue) else { return };
+        if let Some(home) = self.federation.home(queue) {
+            self.lead_to(now, queue, home);
+        }
+    }
+
+    /// A topic is sent to: where other brokers have queues or routes bound to it, it goes there
+    /// too, but not from one broker on to the next.
+    pub(super) fn lead_on(
+        &mut self,
+        now: Time,
+        from: Option<PeerId>,
+        queue: Option<&SmolStr>,
+        topic: &str,
+    ) -> Vec<SmolStr> {
+        if queue.is_some() || from.is_some_and(|peer| self.is_far(peer)) {
+            return Vec::new();
+        }
+        let homes = self.federation.bound(topic);
+        let lead = |home: SmolStr| {
+            let name = format_smolstr!("{TOWARDS}{home}");
+            self.lead_to(now, &name, home);
+            name
+        };
+        homes.into_iter().map(lead).collect()
+    }
+
+    /// There is to be a queue here that leads to another broker.
+    fn lead_to(&mut self, now: Time, queue: &SmolStr, home: SmolStr) {
+        if self.queues.is_queue(queue) {
+            return;
+        }
         self.queue(now, queues::Input::Lead { name: queue.clone(), home: home.clone() });
         let other = self.beyond.by_node.get(&home);
         if let Some(peer) = other.and_then(|other| other.peer) {
@@ -126,8 +159,18 @@ impl Node {
         self.beyond.by_node.get(node).is_some_and(|other| other.peer.is_some())
     }
 
+    /// Another broker has a message, as safe as its queue is.
+    pub(super) fn handed_over(&mut self, now: Time, peer: PeerId, id: RunId) {
+        let settle = Settle { id: None, ids: vec![id], verdict: Verdict::Ack };
+        self.queue(now, queues::Input::Settle { peer, settle });
+    }
+
     /// Another broker does not take a message: later perhaps, or never.
     pub(super) fn not_handed_over(&mut self, now: Time, peer: PeerId, id: RunId, why: &Refusal) {
+        // Nothing is bound to its topic there any more: it has arrived where nobody takes it.
+        if why.is(Code::Unroutable) {
+            return self.handed_over(now, peer, id);
+        }
         let (delay_ms, reason) = (why.retry.then_some(LATER_MS), Some(why.to_string().into()));
         let verdict = Verdict::Nack { delay_ms, reason, dead: !why.retry };
         let settle = Settle { id: None, ids: vec![id], verdict };

@@ -7,7 +7,7 @@ use smol_str::SmolStr;
 use super::{Node, Output, error_reply, send};
 use crate::base::{JobId, Origin, Out, PeerId, Refusal, RunId, Time};
 use crate::builtins::{QueueAsk, RouteAsk};
-use crate::federation::{Fact, Key};
+use crate::federation::{self, Fact, Key};
 use crate::graph;
 use crate::ops::{Call, Durability, Event, Reply, Send, SendOptions};
 use crate::queues::{Holder, Input, Output as Told, Sender};
@@ -37,12 +37,13 @@ impl Node {
             }
             self.lead(now, queue);
         }
+        let also = self.lead_on(now, Some(peer), queue.as_ref(), &event.topic);
         let by = if confirm {
             // Its outcome may be a while, so that its id is in flight until then.
             match self.requests.begin(peer, &id, None, false) {
                 Ok(key) => {
-                    let near =
-                        queue.as_ref().is_some_and(|queue| self.queues.home(queue).is_some());
+                    let near = !also.is_empty()
+                        || queue.as_ref().is_some_and(|queue| self.queues.home(queue).is_some());
                     self.requests.became(key, Target::Send { near });
                     Sender::Origin(Origin::Request(key))
                 }
@@ -54,15 +55,15 @@ impl Node {
         } else {
             Sender::Peer { peer, id }
         };
-        self.queue(now, Input::Send { by, queue, event, options });
+        self.queue(now, Input::Send { by, queue, also, event, options });
     }
 
     /// What is published goes to the queues bound to its topic too. It has its ULID.
     pub(super) fn publish_to_queues(&mut self, now: Time, event: &Arc<Event>) {
         if self.queues.binds() {
             let (by, event) = (Sender::Publisher, event.clone());
-            let options = SendOptions::default();
-            self.queue(now, Input::Send { by, queue: None, event, options });
+            let (also, options) = Default::default();
+            self.queue(now, Input::Send { by, queue: None, also, event, options });
         }
     }
 
@@ -95,8 +96,9 @@ impl Node {
             QueueAsk::Send(ask) => {
                 let Send { queue, event, options, .. } = *ask;
                 queue.iter().for_each(|queue| self.lead(now, queue));
+                let also = self.lead_on(now, Some(peer), queue.as_ref(), &event.topic);
                 let by = Sender::Origin(origin);
-                return self.queue(now, Input::Send { by, queue, event, options });
+                return self.queue(now, Input::Send { by, queue, also, event, options });
             }
             QueueAsk::Next { name, group, timeout_ms } => {
                 let holder = match origin {
@@ -137,7 +139,9 @@ impl Node {
                 out.push(Output::Store(ask));
             }
             Told::Wants { pattern, wanted } => {
-                self.federate(now, crate::federation::Input::Want { pattern, wanted });
+                let (key, fact) = (Key::Bound(pattern.clone()), wanted.then_some(Fact::Bound));
+                self.federate(now, federation::Input::Own { key, fact });
+                self.federate(now, federation::Input::Want { pattern, wanted });
             }
             Told::Outlet { at, task } => out.push(Output::Outlet { at, task }),
             Told::Deliver { to, delivered } => self.deliver(to, delivered, out),
@@ -145,7 +149,7 @@ impl Node {
             Told::Lapsed { .. } => {}
             Told::Kept { queue, kept } => {
                 let fact = kept.then_some(Fact::Queue);
-                self.federate(now, crate::federation::Input::Own { key: Key::Queue(queue), fact });
+                self.federate(now, federation::Input::Own { key: Key::Queue(queue), fact });
             }
             // A broker that takes its messages is not told so.
             Told::Consumed { to, id: None, .. } if self.is_far(to) => {}
@@ -257,7 +261,8 @@ impl Node {
         if queue.is_some() {
             Arc::make_mut(&mut event).topic = SmolStr::default();
         }
+        let also = self.lead_on(now, None, queue.as_ref(), &event.topic);
         let (by, options) = (Sender::Socket, SendOptions::default());
-        self.queue(now, Input::Send { by, queue, event, options });
+        self.queue(now, Input::Send { by, queue, also, event, options });
     }
 }

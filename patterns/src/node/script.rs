@@ -370,7 +370,7 @@ impl Stage {
                 peer.runs.push((run.fun.to_string(), run.id, true));
             }
             if let Reply::Deliver(told) | Reply::HandOver(told) = reply {
-                peer.runs.push((told.queue.to_string(), told.id, true));
+                peer.runs.push((queues::called(told), told.id, true));
             }
             match reply {
                 Reply::Consume { id, .. } => peer.runs.push(("consume".into(), *id, true)),

@@ -152,6 +152,8 @@ pub enum Input {
         by: Sender,
         /// The queue; none for those that are bound to the topic.
         queue: Option<SmolStr>,
+        /// Queues that lead to other brokers where something is bound to the topic.
+        also: Vec<SmolStr>,
         /// What; its ULID is given here unless it has one.
         event: Arc<Event>,
         /// When and in what order it is to be delivered.

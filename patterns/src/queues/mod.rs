@@ -273,8 +273,8 @@ impl Queues {
     /// Takes one input.
     pub fn handle(&mut self, now: Time, input: Input, out: &mut Out<Output>) {
         match input {
-            Input::Send { by, queue, event, options } => {
-                self.send(now, by, queue, event, options, out);
+            Input::Send { by, queue, also, event, options } => {
+                self.send(now, by, (queue, also), event, options, out);
             }
             Input::Settle { peer, settle } => self.settle(now, peer, settle, out),
             Input::Stored(told) => self.stored(now, told, out),

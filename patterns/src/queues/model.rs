@@ -309,7 +309,7 @@ impl World {
         let key = key.map(|key| format_smolstr!("{key}"));
         let options = SendOptions { delay_ms, priority, key, dedup: None };
         let by = Sender::Origin(Origin::Request(number));
-        self.input(Input::Send { by, queue: Some("q".into()), event, options });
+        self.input(Input::Send { by, queue: Some("q".into()), also: Vec::new(), event, options });
     }
 
     /// One of the messages a peer has in hand.

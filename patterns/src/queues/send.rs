@@ -17,7 +17,7 @@ impl Queues {
         &mut self,
         now: Time,
         by: Sender,
-        queue: Option<SmolStr>,
+        (queue, also): (Option<SmolStr>, Vec<SmolStr>),
         mut event: Arc<Event>,
         options: SendOptions,
         out: &mut Out<Output>,
@@ -31,7 +31,7 @@ impl Queues {
             Some(name) => self.send_to(now, &name, &event, &options, out),
             None => {
                 let is_told = matches!(by, Sender::Origin(_) | Sender::Peer { .. });
-                self.route(now, (&event, &options, is_told), out)
+                self.route(now, (&event, &options, is_told), &also, out)
             }
         };
         let outcome =
@@ -63,11 +63,12 @@ impl Queues {
         self.enqueue(now, at, event, options, out)
     }
 
-    /// To every queue that is bound to the topic, by itself or by a route.
+    /// To every queue that is bound to the topic, by itself or by a route, here or elsewhere.
     fn route(
         &mut self,
         now: Time,
         (event, options, is_told): (&Arc<Event>, &SendOptions, bool),
+        also: &[SmolStr],
         out: &mut Out<Output>,
     ) -> Result<Taken, Refusal> {
         let mut found = std::mem::take(&mut self.found);
@@ -83,6 +84,10 @@ impl Queues {
                 if !reached.asked.contains(&at) {
                     reached.note(self.enqueue(now, at, event, options, out));
                 }
+            }
+            for name in also {
+                let to = self.find(name);
+                reached.note(to.and_then(|at| self.enqueue(now, at, event, options, out)));
             }
         }
         self.found = found;

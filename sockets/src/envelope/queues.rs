@@ -217,15 +217,15 @@ pub(super) const fn ids(ids: &[RunId]) -> Ids<'_> {
     Ids(Cow::Borrowed(ids))
 }
 
-/// A message of a queue that another broker keeps: sent there, under the delivery's id. If it comes
-/// twice, it is known by its ULID.
+/// A message for a queue that another broker keeps, or without one for those bound to its topic
+/// there: sent under the delivery's id. If it comes twice, it is known by its ULID.
 pub(super) fn hand_over_op(delivered: &Delivered) -> Op<'_> {
     let Delivered { queue, id, message, .. } = delivered;
     let event = &message.event;
     Op::Send(SendOp {
         id: Text(id.to_string().into()),
-        queue: Some(Text::new(queue)),
-        topic: None,
+        queue: (!queue.is_empty()).then(|| Text::new(queue)),
+        topic: queue.is_empty().then(|| Text::new(&event.topic)),
         payload: Raw::of(&event.payload, &[]),
         headers: event.headers.as_ref().map(|headers| Raw::of(headers, &[])),
         delay_ms: 0,

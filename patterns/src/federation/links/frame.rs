@@ -177,7 +177,7 @@ pub fn weight(message: &Message) -> usize {
 fn delta_weight(delta: &Delta) -> usize {
     let key = |key: &Key| match key {
         Key::About | Key::Load => 0,
-        Key::Link(name) | Key::Queue(name) | Key::Interest(name) => name.len(),
+        Key::Link(name) | Key::Queue(name) | Key::Interest(name) | Key::Bound(name) => name.len(),
         Key::Function { name, version, locs } => {
             let locs = locs.iter().map(|loc| 8 + loc.len()).sum::<usize>();
             name.len() + version.len() + locs

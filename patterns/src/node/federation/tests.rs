@@ -133,6 +133,60 @@ fn topics(#[case] script: &str) {
     +1001ms
 "#
 )]
+#[case::a_topic_that_is_bound_there(
+    r#"
+    b1 links
+    b1 binds a.#
+    c1 routes m a.b 1
+    → b1 send of a.b 1
+    → c1 sent m fsync 1 near
+    b1 took a.b
+    c1 calls d mpreg.queue.declare {"name":"q","bind":["a.*"],"durability":"memory"}
+    → c1 result d {"queue":"q","created":true,"settings":{"durability":"memory","kind":"fifo",
+        "max_attempts":10,"lease_ms":30000,"backoff_ms":1000,"ttl_ms":null,"max_count":100000000,
+        "max_bytes":1073741824,"when_full":"refuse","dedup_ms":120000,"bind":["a.*"]}}
+    c1 routes n a.c 2
+    → c1 sent n memory 2 near
+    → b1 send of a.c 2
+    b1 binds no a.#
+    c1 routes o a.d 3
+    → c1 sent o memory 1
+    c1 routes p b 4
+    → c1 error p unroutable: no queue is bound to b [topic]
+"#
+)]
+#[case::it_waits_for_the_broker_whose_queues_are_bound(
+    r#"
+    b1 links
+    b1 binds a.#
+    b1 unlinks
+    c1 routes m a.b 1
+    → c1 sent m fsync 1 near
+    restart
+    b1 links
+    → b1 send of a.b 1
+    b1 refuses a.b unroutable no queue is bound to a.b
+    +2000ms
+    c1 calls s mpreg.queue.stats {"name":"mpreg.broker.b1"}
+    → c1 result s {"queue":"mpreg.broker.b1","durability":"fsync","ready":0,"in_flight":0,
+        "delayed":0,"dead":0,"bytes":0,"consumers":1,"oldest_ms":null,"counters":{"enqueued":0,
+        "delivered":1,"redelivered":0,"acked":1,"nacked":0,"lapsed":0,"dead":0,"dropped":0,
+        "refused":0,"repeated":0,"unroutable":0,"damaged":0},"groups":[{"group":null,"ready":0,
+        "in_flight":0,"delayed":0,"dead":0,"consumers":1}],"settings":{"durability":"fsync",
+        "kind":"fifo","max_attempts":4294967295,"lease_ms":30000,"backoff_ms":1000,"ttl_ms":null,
+        "max_count":100000000,"max_bytes":68719476736,"when_full":"refuse","dedup_ms":120000,
+        "bind":[],"home":"b1"}}
+"#
+)]
+#[case::what_another_broker_sends_goes_no_further(
+    r#"
+    b1 links
+    b2 links
+    b2 binds a
+    b1 routes m a 1
+    → b1 error m unroutable: no queue is bound to a [topic]
+"#
+)]
 #[case::a_queue_here_is_not_made_by_another_broker(
     r#"
     b1 links

@@ -9,6 +9,7 @@
 //! b1 refuses f busy too much to do
 //! b1 has queue jobs
 //! b1 wants orders.#
+//! b1 binds orders.#
 //! b1 publishes orders.eu 1
 //! b1 took jobs
 //! b1 consumed
@@ -61,6 +62,11 @@ impl Stage {
                 let gone = words.flag("no");
                 let key = Key::Interest(words.word().into());
                 self.says(name, vec![(key, (!gone).then_some(Fact::Interest))]);
+            }
+            "binds" => {
+                let gone = words.flag("no");
+                let key = Key::Bound(words.word().into());
+                self.says(name, vec![(key, (!gone).then_some(Fact::Bound))]);
             }
             "publishes" if self.neighbours.iter().any(|of| of.life.node == name) => {
                 self.spread(name, words);

@@ -22,7 +22,7 @@ use super::told::value_text;
 use super::{Stage, Words};
 use crate::base::RunId;
 use crate::node::Input;
-use crate::ops::{Event, Reply, Request, Send, SendOptions, Settle, Verdict};
+use crate::ops::{Delivered, Event, Reply, Request, Send, SendOptions, Settle, Verdict};
 use crate::store::Told;
 
 impl Stage {
@@ -136,6 +136,12 @@ impl Words<'_> {
     }
 }
 
+/// What a delivery is called later: its queue, or the topic of one without.
+pub(super) fn called(told: &Delivered) -> String {
+    let of = if told.queue.is_empty() { &told.message.event.topic } else { &told.queue };
+    of.to_string()
+}
+
 /// A reply as one line.
 pub(super) fn told(reply: &Reply) -> String {
     match reply {
@@ -151,7 +157,7 @@ pub(super) fn told(reply: &Reply) -> String {
         Reply::Deliver(told) | Reply::HandOver(told) => {
             let event = &told.message.event;
             let verb = if matches!(reply, Reply::Deliver(_)) { "deliver" } else { "send" };
-            let mut text = format!("{verb} {}", told.queue);
+            let mut text = format!("{verb} {}", told.queue).trim_end().to_owned();
             if let Some(group) = &told.group {
                 write!(text, " for {group}").unwrap();
             }

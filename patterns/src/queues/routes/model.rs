@@ -283,7 +283,7 @@ impl World {
         let (headers, message) = (None, RunId(0));
         let event = Arc::new(Event { topic: topic.into(), payload, headers, message });
         let (by, options) = (Sender::Socket, SendOptions::default());
-        self.input(Input::Send { by, queue: None, event, options });
+        self.input(Input::Send { by, queue: None, also: Vec::new(), event, options });
         let number_of = |name: &SmolStr| name[1..].parse().expect("a queue's number");
         let got = self.got.iter().map(number_of).collect();
         let mut followed = Followed { queues, got, reached: 0, asked: Vec::new() };

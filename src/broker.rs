@@ -134,6 +134,7 @@ impl Broker {
             limits,
             drain,
         );
+        core.rule_all(&config.federation.rule);
         core.link_all(&config.link);
         let thread = std::thread::Builder::new()
             .name("mpreg-core".into())

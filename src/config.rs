@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 
 use mpreg_patterns::base::Limits;
 use mpreg_patterns::base::limits::NAME_BYTES;
+use mpreg_patterns::base::names::is_name;
+use mpreg_patterns::federation::Names;
 use mpreg_patterns::names::Pattern;
 use mpreg_patterns::topics::Retain;
 use serde::Deserialize;
+use smol_str::SmolStr;
 
 use crate::core::Ends;
 use crate::store;
@@ -94,11 +97,13 @@ pub struct FederationConfig {
     pub bridge_ports: Option<[u16; 2]>,
     /// The host under which other brokers reach this one; without it, the one they dialled.
     pub advertise: Option<String>,
+    /// Which names cross the link to a neighbour: `[[federation.rule]]`.
+    pub rule: Vec<RuleConfig>,
 }
 
 impl Default for FederationConfig {
     fn default() -> Self {
-        Self { cluster: "main".into(), bridge_ports: None, advertise: None }
+        Self { cluster: "main".into(), bridge_ports: None, advertise: None, rule: Vec::new() }
     }
 }
 
@@ -111,16 +116,38 @@ impl FederationConfig {
 
     fn check(&self) -> Result<(), ConfigError> {
         let wrong = |key, why: &str| Err(ConfigError::Value { key, why: why.into() });
+        for list in self.rule.iter().flat_map(|rule| [&rule.export, &rule.import]) {
+            Names::parse(list)
+                .map_err(|no| ConfigError::Value { key: "federation.rule", why: no.to_string() })?;
+        }
         match self.bridge_ports {
             Some([first, last]) if first == 0 || first > last => {
                 wrong("federation.bridge_ports", "takes the first and the last port, above 0")
             }
+            _ if self.rule.iter().any(|rule| !is_name(&rule.neighbour)) => {
+                wrong("federation.rule", "`neighbour` takes the name of a broker, or *")
+            }
+            _ if self.rule.len() > LINKS => wrong("federation.rule", "128 neighbours at most"),
             _ if self.cluster.is_empty() || self.cluster.len() > NAME_BYTES => {
                 wrong("federation.cluster", "takes a name of 1 to 255 bytes")
             }
             _ => Ok(()),
         }
     }
+}
+
+/// Which names cross the link to a neighbour.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleConfig {
+    /// The neighbour's name; `*` for all that have no rule of their own.
+    pub neighbour: SmolStr,
+    /// Names of this side that the other may use: patterns, `!` takes out.
+    #[serde(default)]
+    pub export: Vec<SmolStr>,
+    /// Names of the other side that this one uses.
+    #[serde(default)]
+    pub import: Vec<SmolStr>,
 }
 
 /// One broker that is to be a neighbour.
@@ -453,6 +480,11 @@ mod tests {
     #[case::small_store("[store]\nmax_bytes = 1", "store.max_bytes: must be at least 1048576")]
     #[case::last_port("port = 65534", "the last endpoint would be at port 65539")]
     #[case::retain("[[topics.retain]]\npattern = \"a..b\"", "`a..b` is no pattern")]
+    #[case::rule(
+        "[[federation.rule]]\nneighbour = \"b\"\nexport = [\"a..b\"]",
+        "federation.rule: bad_pattern: `a..b` is no pattern"
+    )]
+    #[case::nobodys_rule("[[federation.rule]]\nneighbour = \"\"", "the name of a broker, or *")]
     #[case::retain_key("[[topics.retain]]\nfor = 1", "unknown field `for`")]
     #[case::foreign_bind("bind = \"0.0.0.0\"", "add --insecure")]
     #[case::no_address("bind = \"home\"", "neither an IP address nor ipc:///path")]

@@ -49,6 +49,8 @@ pub const NAMES: &[&str] = &[
     "mpreg.link.add",
     "mpreg.link.list",
     "mpreg.link.remove",
+    "mpreg.link.rule",
+    "mpreg.link.rules",
 ];
 
 /// A call of one of them, its arguments read.
@@ -132,7 +134,9 @@ pub fn parse(call: &Call) -> Result<Builtin, Refusal> {
         | "mpreg.route.explain"
         | "mpreg.link.add"
         | "mpreg.link.list"
-        | "mpreg.link.remove" => federation::parse(call).map(Builtin::Federation),
+        | "mpreg.link.remove"
+        | "mpreg.link.rule"
+        | "mpreg.link.rules" => federation::parse(call).map(Builtin::Federation),
         _ => queues::parse(call).map(Builtin::Queue),
     }
 }

@@ -382,11 +382,17 @@ impl Node {
             let deadline_ns = deadline(now, &call);
             return self.builtin(now, origin, (peer, deadline_ns), &call, out);
         }
+        let here = self.is_far(peer);
+        if here && !self.gives(peer, &call.fun) {
+            // As if nobody ran it: it is placed elsewhere then.
+            let message = format!("nobody here runs {}", call.fun);
+            let error = Refusal::field(Code::UnknownFunction, "fun", message);
+            return self.done(now, origin, Err(Box::new(error)), out);
+        }
         let deadline_ns = deadline(now, &call);
         if self.topics.hears(Family::Calls) {
             self.watch_call(now, key, &mut call);
         }
-        let here = self.is_far(peer);
         let submit = rpc::Submit { origin, call, deadline_ns, here };
         self.rpc.handle(now, rpc::Input::Call(submit), &mut self.rpc_out);
     }

@@ -29,6 +29,19 @@ enum Verb {
     },
     /// Every link, and what goes over it
     List,
+    /// Say which names cross the link to a neighbour; without --export and --import, all do
+    Rule {
+        /// Its name, or * for all that have no rule of their own
+        neighbour: String,
+        /// Names of this side that it may use: patterns with commas between, ! takes out
+        #[arg(long, value_name = "PATTERNS", value_delimiter = ',')]
+        export: Option<Vec<String>>,
+        /// Names of its side that this one uses
+        #[arg(long, value_name = "PATTERNS", value_delimiter = ',')]
+        import: Option<Vec<String>>,
+    },
+    /// The rules of this broker
+    Rules,
     /// Link to that broker no longer
     Remove {
         /// Its door, as it was given
@@ -62,6 +75,16 @@ impl Link {
                     let none =
                         "no links; join another broker with `mpreg link add tcp://HOST:PORT`";
                     rows(&links, &COLUMNS, none, format);
+                }
+                Verb::Rule { neighbour, export, import } => {
+                    let kwargs =
+                        json!({ "neighbour": neighbour, "export": export, "import": import });
+                    told(format, &ask(&client, "mpreg.link.rule", kwargs).await?);
+                }
+                Verb::Rules => {
+                    let rules = ask(&client, "mpreg.link.rules", json!({})).await?;
+                    let none = "no rules: every name crosses every link";
+                    rows(&rules, &["neighbour", "export", "import"], none, format);
                 }
                 Verb::Remove { address } => {
                     let kwargs = json!({ "address": address });

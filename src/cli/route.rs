@@ -26,6 +26,9 @@ enum Verb {
     Explain {
         /// The broker's name
         node: String,
+        /// Say whether this name may cross, too
+        #[arg(long)]
+        name: Option<String>,
     },
     /// Take a route away; its queues stay
     Remove {
@@ -68,8 +71,9 @@ impl Route {
             let client = Client::connect(&self.broker).await?;
             match &self.verb {
                 Verb::Add(add) => told(format, &ask(&client, "add", add.kwargs()?).await?),
-                Verb::Explain { node } => {
-                    told(format, &ask(&client, "explain", json!({ "node": node })).await?);
+                Verb::Explain { node, name } => {
+                    let kwargs = json!({ "node": node, "name": name });
+                    told(format, &ask(&client, "explain", kwargs).await?);
                 }
                 Verb::List => list(format, &ask(&client, "list", json!({})).await?),
                 Verb::Remove { name, if_version } => {

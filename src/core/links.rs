@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use mpreg_patterns::base::{Map, Out, Time};
 use mpreg_patterns::federation::links::{DialId, Frame, Input, Links, Output, SessionId};
-use mpreg_patterns::federation::{self, LinkId, Message};
+use mpreg_patterns::federation::{self, Fact, Key, LinkId, Message};
 use mpreg_patterns::node::{self, LinkTask};
 use mpreg_sockets::link::{Answer, Bridge, Dialler, Pair, pair, reached};
 use mpreg_sockets::wait::{Listens, Wait};
 use smol_str::{SmolStr, format_smolstr};
 
 use super::Core;
-use crate::config::LinkConfig;
+use crate::config::{LinkConfig, RuleConfig};
 
 /// Frames read from one session before others get their turn.
 const FRAMES_PER_TURN: usize = 64;
@@ -126,6 +126,16 @@ impl Wiring {
 }
 
 impl Core {
+    /// What holds for neighbours from the start.
+    pub(crate) fn rule_all(&mut self, rules: &[RuleConfig]) {
+        let now = self.now();
+        for RuleConfig { neighbour, export, import } in rules.iter().cloned() {
+            let (key, fact) = (Key::Rule(neighbour), Some(Fact::Rule { export, import }));
+            let own = node::Input::Link(federation::Input::Own { key, fact });
+            self.node.handle(now, own, &mut self.out);
+        }
+    }
+
     /// Neighbours from the start.
     pub(crate) fn link_all(&mut self, links: &[LinkConfig]) {
         let now = self.now();

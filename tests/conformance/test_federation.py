@@ -261,6 +261,36 @@ def kept(peer, queue):
     return told["ready"] + told["in_flight"] + told["delayed"]
 
 
+def test_rules_say_which_names_cross(line):
+    """In the middle of a line, both ways, and changed while it runs."""
+    a, b, c = line
+    add = lambda run, _: sum(run["args"])
+    with Worker(c.door, {"math.add": add, "secret.add": add}), Peer(a.door) as caller, \
+            Peer(b.door) as middle, Peer(c.door) as publisher, Sub(a, "*.one") as sub:
+        declare(c, "jobs")
+        until(lambda: has(caller, "secret.add") and keeps(caller, "c"))
+        rule = {"neighbour": "a", "export": ["math.*", "news.#"]}
+        assert middle.call("mpreg.link.rule", kwargs=rule)["result"]["rule"]
+        until(lambda: not has(caller, "secret.add"))
+        assert caller.call("math.add", 1, 2)["result"] == 3
+        assert middle.call("secret.add", 1, 2)["result"] == 3
+        refused = caller.call("secret.add", 1, 2)
+        assert refused["error"]["code"] == "unknown_function", refused
+        explained = {"node": "c", "name": "jobs"}
+        told = caller.call("mpreg.route.explain", kwargs=explained)["result"]
+        assert (told["gives"], told["takes"]) == (True, False), told
+        assert told["links"][0]["their_rule"]["export"] == rule["export"], told
+        sent = caller.ask({"op": "send", "id": "m", "queue": "jobs", "payload": 1})
+        assert "at" not in sent, "a queue of its own"
+        until(lambda: nodes(publisher)["a"]["patterns"])
+        for topic in ("other.one", "news.one"):
+            publisher.ask({"op": "publish", "id": topic, "topic": topic, "payload": 1})
+        assert sub.recv()[:2] == ("*.one", "news.one")
+        assert middle.call("mpreg.link.rule", kwargs={"neighbour": "a"})["result"]["rule"] is False
+        until(lambda: has(caller, "secret.add"))
+        assert caller.call("secret.add", 1, 2)["result"] == 3
+
+
 def taken(broker, queue, count):
     """What so many messages of a queue say, once each."""
     with Peer(broker.door) as taker:

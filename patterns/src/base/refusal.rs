@@ -107,6 +107,9 @@ codes! {
     DuplicateId = "duplicate_id", Caller, false,
         "The `id` is in flight on this connection. This request was refused, the first goes on.",
         "Give each request in flight an id of its own.";
+    NotShared = "not_shared", Caller, true,
+        "A rule of a link between brokers keeps the name on its own side. Nothing changed.",
+        "Let it through with `mpreg link rule`, or wait: what is on its way is tried again.";
     ReservedName = "reserved_name", Caller, false,
         "Names that begin with `mpreg.` belong to the broker. Nothing changed.",
         "Choose another name.";

@@ -2,12 +2,14 @@
 
 use smol_str::SmolStr;
 
-use super::queues::name;
+use super::queues::{any_name, name};
 use super::topics::missing;
 use super::{bad_args, kwargs};
 use crate::base::{Code, Refusal};
+use crate::federation::{Fact, Names};
 use crate::node::LinkTask;
 use crate::ops::Call;
+use crate::values::Cursor;
 
 /// A call about other brokers, its arguments read.
 #[derive(Debug)]
@@ -18,9 +20,20 @@ pub enum FederationAsk {
     Explain {
         /// Its name.
         node: SmolStr,
+        /// Whether this name may cross, if one is given.
+        name: Option<SmolStr>,
     },
     /// Every link.
     Links,
+    /// What this broker gives to its neighbours and takes from them.
+    Rules,
+    /// What is to be so of one of them.
+    Rule {
+        /// Its name, or `*` for all that have no rule of their own.
+        neighbour: SmolStr,
+        /// None for no rule.
+        rule: Option<Fact>,
+    },
     /// Which links there are to be.
     Link(LinkTask),
 }
@@ -29,20 +42,52 @@ pub(super) fn parse(call: &Call) -> Result<FederationAsk, Refusal> {
     match call.fun.as_str() {
         "mpreg.nodes" => kwargs(call, |_, _| Ok(false)).map(|()| FederationAsk::Nodes),
         "mpreg.link.list" => kwargs(call, |_, _| Ok(false)).map(|()| FederationAsk::Links),
+        "mpreg.link.rules" => kwargs(call, |_, _| Ok(false)).map(|()| FederationAsk::Rules),
+        "mpreg.link.rule" => rule(call),
         "mpreg.route.explain" => explain(call),
         _ => link(call),
     }
 }
 
 fn explain(call: &Call) -> Result<FederationAsk, Refusal> {
-    let mut node = None;
+    let (mut node, mut of) = (None, None);
     kwargs(call, |key, cursor| {
-        if key == "node" {
-            node = Some(name("node", cursor)?);
+        match key {
+            "node" => node = Some(name("node", cursor)?),
+            "name" => of = Some(any_name("name", cursor)?),
+            _ => return Ok(false),
         }
-        Ok(key == "node")
+        Ok(true)
     })?;
-    Ok(FederationAsk::Explain { node: node.ok_or_else(|| missing("node"))? })
+    Ok(FederationAsk::Explain { node: node.ok_or_else(|| missing("node"))?, name: of })
+}
+
+fn rule(call: &Call) -> Result<FederationAsk, Refusal> {
+    let (mut neighbour, mut export, mut import) = (None, None, None);
+    kwargs(call, |key, cursor| {
+        match key {
+            "neighbour" => neighbour = Some(any_name("neighbour", cursor)?),
+            "export" => export = Some(patterns("export", cursor)?),
+            "import" => import = Some(patterns("import", cursor)?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    let neighbour = neighbour.ok_or_else(|| missing("neighbour"))?;
+    let is_one = export.is_some() || import.is_some();
+    let (export, import) = (export.unwrap_or_default(), import.unwrap_or_default());
+    let rule = is_one.then_some(Fact::Rule { export, import });
+    Ok(FederationAsk::Rule { neighbour, rule })
+}
+
+fn patterns(field: &'static str, cursor: &mut Cursor<'_>) -> Result<Vec<SmolStr>, Refusal> {
+    let bad = bad_args(field);
+    let (mut texts, mut array) = (Vec::new(), cursor.array().map_err(&bad)?);
+    while cursor.item(&mut array).map_err(&bad)? {
+        texts.push(SmolStr::new(cursor.string().map_err(&bad)?));
+    }
+    let read = Names::parse(&texts);
+    read.map(|_| texts).map_err(|refusal| Refusal { field: Some(field.into()), ..refusal })
 }
 
 fn link(call: &Call) -> Result<FederationAsk, Refusal> {

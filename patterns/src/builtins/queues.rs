@@ -115,7 +115,7 @@ pub(super) fn name(field: &'static str, cursor: &mut Cursor<'_>) -> Result<SmolS
 }
 
 /// Any name.
-fn any_name(field: &'static str, cursor: &mut Cursor<'_>) -> Result<SmolStr, Refusal> {
+pub(super) fn any_name(field: &'static str, cursor: &mut Cursor<'_>) -> Result<SmolStr, Refusal> {
     let text = cursor.string().map_err(bad_args(field))?;
     if is_name(&text) { Ok(SmolStr::new(text)) } else { Err(no_name(field, &text)) }
 }

@@ -115,6 +115,10 @@ impl Federation {
     pub(super) fn publish(&mut self, event: &Arc<Event>, out: &mut Out<Output>) {
         let mut to = Vec::new();
         for node in self.interest.who(&event.topic) {
+            if !self.gives(&node, &event.topic) {
+                self.counters.withheld += 1;
+                continue;
+            }
             let count = self.spread.entry(node.clone()).or_default();
             *count += 1;
             to.push((node, *count));
@@ -184,6 +188,10 @@ impl Federation {
         if let Some(last) = last.filter(|last| count <= *last) {
             self.gathered.insert(node.clone(), (*epoch, last));
             self.counters.dropped += 1;
+            return;
+        }
+        if !self.takes(node, &spread.topic) {
+            self.counters.withheld += 1;
             return;
         }
         let lost = last.map_or(0, |last| count - last - 1);

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use smol_str::SmolStr;
 
 use super::LinkId;
+use super::rules::PATTERNS;
 use super::wire::{Delta, Fact, Key, Known, Life};
 use crate::base::limits::NAME_BYTES;
 
@@ -86,7 +87,7 @@ impl Entry {
                 break;
             }
             let fact = self.facts.get(key).and_then(|(_, fact)| fact.clone());
-            bytes += key_bytes(key) + 16;
+            bytes += key_bytes(key) + fact.as_ref().map_or(0, Fact::bytes) + 16;
             changes.push((key.clone(), fact));
             to = *version;
         }
@@ -274,18 +275,32 @@ fn fits(life: &Life, changes: &[(Key, Option<Fact>)]) -> bool {
     let fits = |name: &SmolStr| !name.is_empty() && name.len() <= NAME_BYTES;
     let key_fits = |key: &Key| match key {
         Key::About | Key::Load => true,
-        Key::Link(name) | Key::Queue(name) | Key::Interest(name) | Key::Bound(name) => fits(name),
+        Key::Link(name)
+        | Key::Queue(name)
+        | Key::Interest(name)
+        | Key::Bound(name)
+        | Key::Rule(name) => fits(name),
         Key::Function { name, version, locs } => {
             fits(name) && fits(version) && locs.len() <= FACTS && locs.iter().all(fits)
         }
     };
-    fits(&life.node) && changes.iter().all(|(key, _)| key_fits(key))
+    let fact_fits = |fact: &Option<Fact>| match fact {
+        Some(Fact::Rule { export, import }) => {
+            [export, import].iter().all(|list| list.len() <= PATTERNS && list.iter().all(fits))
+        }
+        _ => true,
+    };
+    fits(&life.node) && changes.iter().all(|(key, fact)| key_fits(key) && fact_fits(fact))
 }
 
 fn key_bytes(key: &Key) -> usize {
     match key {
         Key::About | Key::Load => 256,
-        Key::Link(name) | Key::Queue(name) | Key::Interest(name) | Key::Bound(name) => name.len(),
+        Key::Link(name)
+        | Key::Queue(name)
+        | Key::Interest(name)
+        | Key::Bound(name)
+        | Key::Rule(name) => name.len(),
         Key::Function { name, version, locs } => {
             name.len() + version.len() + locs.iter().map(SmolStr::len).sum::<usize>()
         }

@@ -19,13 +19,17 @@ impl Federation {
     }
 
     /// The way to a broker, or why there is none.
-    pub fn explain(&self, node: &str) -> Result<Json, Refusal> {
+    pub fn explain(&self, node: &str, name: Option<&str>) -> Result<Json, Refusal> {
         let Some(entry) = self.catalog.get(node) else {
             let known: Vec<_> = self.catalog.entries().keys().map(|name| name.as_str()).collect();
             let message = format!("{node} is not known here; known are {}", known.join(", "));
             return Err(Refusal::field(Code::UnknownNode, "node", message));
         };
         let mut told = self.describe_one(entry);
+        if let Some(name) = name {
+            told["gives"] = self.gives(node, name).into();
+            told["takes"] = self.takes(node, name).into();
+        }
         let Some(way) = self.routes.ways().get(node) else {
             if *node != *self.me.node {
                 told["why"] =
@@ -37,10 +41,34 @@ impl Federation {
         let path = self.routes.path(node).unwrap_or_default();
         let links = path.windows(2).map(|ends| {
             let cost_us = self.routes.said(&ends[0], &ends[1]);
-            json!({ "from": ends[0].as_str(), "to": ends[1].as_str(), "cost_us": cost_us })
+            let rule = |of: &str, to: &str| {
+                let facts = self.catalog.get(of)?;
+                let rule = |to: &str| facts.fact(&Key::Rule(to.into()));
+                rule(to).or_else(|| rule("*")).map(rule_of)
+            };
+            json!({
+                "from": ends[0].as_str(),
+                "to": ends[1].as_str(),
+                "cost_us": cost_us,
+                "rule": rule(&ends[0], &ends[1]),
+                "their_rule": rule(&ends[1], &ends[0]),
+            })
         });
         told["links"] = links.collect::<Vec<_>>().into();
         Ok(told)
+    }
+
+    /// What this broker gives to its neighbours and takes from them.
+    #[must_use]
+    pub fn rules(&self) -> Json {
+        let facts = self.catalog.get(&self.me.node).into_iter().flat_map(Entry::facts);
+        let rules = facts.filter_map(|(key, fact)| {
+            let Key::Rule(neighbour) = key else { return None };
+            let mut told = rule_of(fact);
+            told["neighbour"] = neighbour.as_str().into();
+            Some(told)
+        });
+        rules.collect()
     }
 
     fn describe_one(&self, entry: &Entry) -> Json {
@@ -76,4 +104,9 @@ impl Federation {
         }
         told
     }
+}
+
+fn rule_of(fact: &Fact) -> Json {
+    let Fact::Rule { export, import } = fact else { return Json::Null };
+    json!({ "export": export, "import": import })
 }

@@ -8,11 +8,13 @@ mod homes;
 mod interest;
 pub mod links;
 mod routes;
+mod rules;
 pub mod stream;
 #[cfg(test)]
 mod tests;
 mod wire;
 
+pub use rules::Names;
 pub use wire::{Cargo, Delta, Fact, Key, Known, Life, Message, Packet, Spread, Talk};
 
 use std::collections::BTreeMap;
@@ -27,6 +29,7 @@ use conversation::Conversation;
 use homes::Homes;
 use interest::Interest;
 use routes::Routes;
+use rules::{Passage, Rules};
 
 /// News is gathered for so long, except after a calm time, nanoseconds.
 const TELL_NS: u64 = 10_000_000;
@@ -168,6 +171,9 @@ pub struct Federation {
     interest: Interest,
     bound: Interest,
     homes: Homes,
+    rules: Rules,
+    /// What the way to each broker lets through, where that is not everything.
+    passages: BTreeMap<SmolStr, Passage>,
     reached: BTreeMap<SmolStr, Reached>,
     /// Events that were for each broker, and those that came from each, with its epoch.
     spread: BTreeMap<SmolStr, u64>,
@@ -215,6 +221,8 @@ struct Counters {
     dropped: u64,
     /// Events that were wanted elsewhere and did not get onto a link.
     lost: u64,
+    /// Events that a rule kept back.
+    withheld: u64,
     /// Deltas that made no sense.
     nonsense: u64,
 }
@@ -230,6 +238,8 @@ impl Federation {
             interest: Interest::new(seed),
             bound: Interest::new(seed ^ 0xb0),
             homes: Homes::default(),
+            rules: Rules::default(),
+            passages: BTreeMap::new(),
             me,
             links,
             reached,
@@ -324,13 +334,16 @@ impl Federation {
     pub fn home(&self, queue: &str) -> Option<SmolStr> {
         let cost =
             |node: &&SmolStr| self.reached.get(*node).map_or(u32::MAX, |reached| reached.cost_us);
-        self.homes.of(queue).min_by_key(cost).cloned()
+        let homes = self.homes.of(queue).filter(|node| self.takes(node, queue));
+        homes.min_by_key(cost).cloned()
     }
 
     /// The brokers whose queues or routes are bound to a topic, by name.
     #[must_use]
     pub fn bound(&mut self, topic: &str) -> Vec<SmolStr> {
-        self.bound.who(topic)
+        let mut nodes = self.bound.who(topic);
+        nodes.retain(|node| self.gives(node, topic));
+        nodes
     }
 
     fn up(&mut self, now: Time, link: LinkId, peer: Life, cost_us: u32, out: &mut Out<Output>) {
@@ -368,6 +381,10 @@ impl Federation {
     }
 
     fn own(&mut self, now: Time, key: Key, fact: Option<Fact>) {
+        if let Key::Rule(neighbour) = &key {
+            self.rules.set(&self.me.node, neighbour, fact.as_ref());
+            self.is_stale = true;
+        }
         if self.catalog.own(key, fact) {
             self.news(now);
         }
@@ -412,12 +429,14 @@ impl Federation {
                     self.interest.forget(&life.node);
                     self.bound.forget(&life.node);
                     self.homes.forget(&life.node);
+                    self.rules.forget(&life.node);
                 }
                 for (key, fact) in &changes {
                     self.learn(&life.node, key, fact.as_ref());
                 }
                 let reached = self.reached.get(&life.node);
                 if reached.is_some_and(|reached| reached.life == life) {
+                    let changes = self.usable(&life.node, changes);
                     out.push(Output::Says { node: life.node, changes });
                 }
             }
@@ -433,6 +452,7 @@ impl Federation {
             (Key::Interest(pattern), fact) => self.interest.set(node, pattern, fact.is_some()),
             (Key::Bound(pattern), fact) => self.bound.set(node, pattern, fact.is_some()),
             (Key::Queue(queue), fact) => self.homes.set(node, queue, fact.is_some()),
+            (Key::Rule(neighbour), fact) => self.rules.set(node, neighbour, fact),
             _ => {}
         }
     }
@@ -460,6 +480,8 @@ impl Federation {
             self.interest.forget(&node);
             self.bound.forget(&node);
             self.homes.forget(&node);
+            self.rules.forget(&node);
+            self.passages.remove(&node);
             self.spread.remove(&node);
             self.gathered.remove(&node);
         }
@@ -488,6 +510,7 @@ impl Federation {
         for node in lost {
             self.lose(now, &node, out);
         }
+        self.review(out);
         for (node, (life, cost_us)) in found {
             self.find(now, node, life, cost_us, out);
         }
@@ -524,6 +547,7 @@ impl Federation {
     fn introduce(&self, node: SmolStr, life: Life, cost_us: u32, out: &mut Out<Output>) {
         let facts = self.catalog.get(&node).into_iter().flat_map(Entry::facts);
         let changes = facts.map(|(key, fact)| (key.clone(), Some(fact.clone()))).collect();
+        let changes = self.usable(&node, changes);
         out.push(Output::Reached { life });
         out.push(Output::Cost { node: node.clone(), cost_us });
         out.push(Output::Says { node, changes });

@@ -94,6 +94,8 @@ pub enum Key {
     Interest(SmolStr),
     /// A pattern of topics that queues or routes there are bound to.
     Bound(SmolStr),
+    /// What it gives to a neighbour and takes from it, by its name; `*` is every other.
+    Rule(SmolStr),
 }
 
 /// What is said under a [`Key`] of the same name.
@@ -133,6 +135,26 @@ pub enum Fact {
     Interest,
     /// What is sent to such topics is taken there.
     Bound,
+    /// Which names cross the link: patterns, with `!` before those that take out what they match.
+    Rule {
+        /// Names of this side that the neighbour, and who is behind it, may use.
+        export: Vec<SmolStr>,
+        /// Names of theirs that this side uses.
+        import: Vec<SmolStr>,
+    },
+}
+
+impl Fact {
+    /// About how much room it takes in a frame.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::About { cluster, version, door } => cluster.len() + version.len() + door.len(),
+            Self::Rule { export, import } => {
+                export.iter().chain(import).map(|text| text.len() + 8).sum()
+            }
+            _ => 0,
+        }
+    }
 }
 
 /// Something for one broker, whatever is between.

@@ -33,7 +33,7 @@ impl Node {
     ) {
         let home = self.kept_by(&of.0);
         if self.is_far(peer) {
-            if home.is_some() || !self.queues.is_queue(&of.0) {
+            if home.is_some() || !self.queues.is_queue(&of.0) || !self.gives(peer, &of.0) {
                 let error = no_queue(&of.0);
                 return send(out, peer, error_reply(id, Some("consume"), error));
             }
@@ -156,6 +156,12 @@ impl Node {
             }
         }
     }
+}
+
+/// Why another broker may not use a name.
+pub(super) fn not_shared(field: &str, name: &str) -> Refusal {
+    let message = format!("{name} is not for the brokers that this one is linked to there");
+    Refusal::field(Code::NotShared, field, message)
 }
 
 /// Why another broker gets nothing of a queue.

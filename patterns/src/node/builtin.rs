@@ -54,7 +54,7 @@ impl Node {
             Ok(Builtin::Queue(ask)) => {
                 return self.queue_builtin(now, origin, (peer, deadline_ns), (ask, call), out);
             }
-            Ok(Builtin::Federation(ask)) => self.federation_builtin(ask, out),
+            Ok(Builtin::Federation(ask)) => self.federation_builtin(now, ask, out),
             Ok(Builtin::Route(ask)) => return self.route_builtin(now, origin, ask),
             Ok(Builtin::History(ask)) => {
                 let outcome = self.topics.history(now, &ask);

@@ -154,6 +154,11 @@ impl Node {
         self.queue(now, queues::Input::Consume { peer, id, queue, group, credit });
     }
 
+    /// Whether a peer may use a name here: another broker, what the rules between them let it.
+    pub(super) fn gives(&self, peer: PeerId, name: &str) -> bool {
+        self.beyond.node(peer).is_none_or(|node| self.federation.gives(node, name))
+    }
+
     /// Whether a broker can be asked something now.
     pub(super) fn is_reached(&self, node: &str) -> bool {
         self.beyond.by_node.get(node).is_some_and(|other| other.peer.is_some())
@@ -214,13 +219,26 @@ impl Node {
 
     /// A built-in of other brokers.
     pub(super) fn federation_builtin(
-        &self,
+        &mut self,
+        now: Time,
         ask: FederationAsk,
         out: &mut Out<Output>,
     ) -> Result<Json, Refusal> {
         match ask {
             FederationAsk::Nodes => Ok(self.federation.describe()),
-            FederationAsk::Explain { node } => self.federation.explain(&node),
+            FederationAsk::Explain { node, name } => {
+                self.federation.explain(&node, name.as_deref())
+            }
+            FederationAsk::Rules => Ok(self.federation.rules()),
+            FederationAsk::Rule { neighbour, rule } => {
+                if rule.is_some() && !self.federation.has_room_for_rule(&neighbour) {
+                    let message = "there are rules for as many neighbours as there may be";
+                    return Err(Refusal::field(Code::BadArgs, "neighbour", message));
+                }
+                let told = json!({ "neighbour": neighbour, "rule": rule.is_some() });
+                self.federate(now, Input::Own { key: Key::Rule(neighbour), fact: rule });
+                Ok(told)
+            }
             FederationAsk::Links => Ok(self.links.clone()),
             FederationAsk::Link(task) => {
                 let told = match &task {

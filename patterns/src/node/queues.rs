@@ -37,6 +37,12 @@ impl Node {
             }
             self.lead(now, queue);
         }
+        let name = queue.as_ref().unwrap_or(&event.topic);
+        if !self.gives(peer, name) {
+            // It stays where it waits, and is tried again.
+            let error = super::afar::not_shared("queue", name);
+            return send(out, peer, error_reply(Some(id), Some("send"), error));
+        }
         let also = self.lead_on(now, Some(peer), queue.as_ref(), &event.topic);
         let by = if confirm {
             // Its outcome may be a while, so that its id is in flight until then.
@@ -76,6 +82,10 @@ impl Node {
         (ask, call): (QueueAsk, &Call),
         out: &mut Out<Output>,
     ) {
+        if let Some(queue) = ask.queue().filter(|queue| !self.gives(peer, queue)) {
+            let error = super::afar::not_shared("name", queue);
+            return self.done(now, origin, Err(Box::new(error)), out);
+        }
         let Some(ask) = self.errand(now, origin, (peer, deadline_ns), ask, call) else { return };
         let told = match ask {
             QueueAsk::List { top } => Ok(self.queues.list(now, top)),

@@ -177,16 +177,17 @@ pub fn weight(message: &Message) -> usize {
 fn delta_weight(delta: &Delta) -> usize {
     let key = |key: &Key| match key {
         Key::About | Key::Load => 0,
-        Key::Link(name) | Key::Queue(name) | Key::Interest(name) | Key::Bound(name) => name.len(),
+        Key::Link(name)
+        | Key::Queue(name)
+        | Key::Interest(name)
+        | Key::Bound(name)
+        | Key::Rule(name) => name.len(),
         Key::Function { name, version, locs } => {
             let locs = locs.iter().map(|loc| 8 + loc.len()).sum::<usize>();
             name.len() + version.len() + locs
         }
     };
-    let fact = |fact: &Option<Fact>| match fact {
-        Some(Fact::About { cluster, version, door }) => cluster.len() + version.len() + door.len(),
-        _ => 0,
-    };
+    let fact = |fact: &Option<Fact>| fact.as_ref().map_or(0, Fact::bytes);
     let changes = delta.changes.iter().map(|(k, f)| 2 * FEW_BYTES + key(k) + fact(f));
     2 * FEW_BYTES + delta.life.node.len() + changes.sum::<usize>()
 }

@@ -544,3 +544,116 @@ fn room_that_comes_too_late() {
     assert_eq!(join(&mut node, 3), [format!("{:?}", Output::Parted { peer: peer(3) })]);
     assert_eq!(down(&mut node, 3), [format!("{:?}", Output::Parted { peer: peer(2) })]);
 }
+
+#[rstest]
+#[case::what_is_taken(
+    r#"
+    c1 calls r mpreg.link.rule {"neighbour":"b1","import":["jobs.#","math.*","!math.secret"]}
+    → c1 result r {"neighbour":"b1","rule":true}
+    b1 links
+    b1 has queue jobs.a
+    b1 has queue other
+    b1 has math.add@1.0.0
+    b1 has math.secret@1.0.0
+    c1 sends m jobs.a 1
+    → b1 send jobs.a 1
+    → c1 sent m fsync 1 near
+    c1 sends n other 2
+    → c1 sent n fsync 1
+    c1 calls a math.add
+    → b1 call math.add
+    b1 returns math.add 3
+    → c1 result a 3
+    c1 calls b math.secret
+    → c1 error b unknown_function: no worker offers math.secret [fun]
+    c1 subscribes #
+    → c1 subscribed 1
+    b1 publishes other 1
+    b1 publishes jobs.b 2
+    → c1 event # jobs.b #1 2
+"#
+)]
+#[case::what_is_given(
+    r#"
+    c1 calls r mpreg.link.rule {"neighbour":"*","export":["a.#"]}
+    → c1 result r {"neighbour":"*","rule":true}
+    b1 links
+    b1 wants #
+    b1 binds #
+    c1 publishes p a.b 1
+    → c1 published p
+    → b1 event a.b 1 for b1
+    c1 publishes q b 2
+    → c1 published q
+    c1 routes m a.c 3
+    → b1 send of a.c 3
+    → c1 sent m fsync 1 near
+    c1 routes n b 4
+    → c1 error n unroutable: no queue is bound to b [topic]
+    w1 offers f
+    → w1 offered 1, credit 1
+    b1 calls x f
+    → b1 error x unknown_function: nobody here runs f [fun]
+    c1 sends j jobs 1
+    → c1 sent j fsync 1
+    b1 sends k jobs 2
+    → b1 error k not_shared: jobs is not for the brokers that this one is linked to there [queue]
+    b1 consumes jobs
+    → b1 error unknown_queue: there is no queue jobs here any more [queue]
+    b1 calls y mpreg.queue.stats {"name":"jobs"}
+    → b1 error y not_shared: jobs is not for the brokers that this one is linked to there [name]
+"#
+)]
+#[case::changed_while_it_runs(
+    r#"
+    b1 links
+    b1 has f@1.0.0
+    b1 has queue q
+    c1 calls a f
+    → b1 call f
+    b1 returns f 1
+    → c1 result a 1
+    b1 gives n1 !f,!q
+    c1 calls b f
+    → c1 error b unknown_function: no worker offers f [fun]
+    c1 calls e mpreg.link.rules
+    → c1 result e []
+    b1 gives n1 !q
+    c1 calls d f
+    → b1 call f
+    b1 returns f 2
+    → c1 result d 2
+"#
+)]
+#[case::what_waits_is_tried_again(
+    r#"
+    b1 links
+    b1 has queue q
+    c1 sends m q 1
+    → b1 send q 1
+    → c1 sent m fsync 1 near
+    b1 refuses q not_shared q is not for you
+    +1001ms
+    → b1 send q 1 attempt 2
+    b1 took q
+"#
+)]
+#[case::what_is_asked(
+    r#"
+    c1 calls a mpreg.link.rule {"neighbour":"b1","export":["a.b*"]}
+    → c1 error a bad_pattern: `a.b*` is no pattern [export]
+    c1 calls b mpreg.link.rule {"export":["a"]}
+    → c1 error b bad_args: `neighbour` is missing [neighbour]
+    c1 calls c mpreg.link.rule {"neighbour":"b1","export":["a"],"import":[]}
+    → c1 result c {"neighbour":"b1","rule":true}
+    c1 calls d mpreg.link.rules
+    → c1 result d [{"export":["a"],"import":[],"neighbour":"b1"}]
+    c1 calls e mpreg.link.rule {"neighbour":"b1"}
+    → c1 result e {"neighbour":"b1","rule":false}
+    c1 calls f mpreg.link.rules
+    → c1 result f []
+"#
+)]
+fn rules(#[case] script: &str) {
+    check(script);
+}

@@ -10,6 +10,7 @@
 //! b1 has queue jobs
 //! b1 wants orders.#
 //! b1 binds orders.#
+//! b1 gives n1 a.#,!a.b
 //! b1 publishes orders.eu 1
 //! b1 took jobs
 //! b1 consumed
@@ -54,19 +55,9 @@ impl Stage {
                 let link = self.neighbours.remove(at).link;
                 self.input(Input::Link(federation::Input::Down { link }));
             }
-            "has" => {
-                let (key, fact) = said(words);
-                self.says(name, vec![(key, fact)]);
-            }
-            "wants" => {
-                let gone = words.flag("no");
-                let key = Key::Interest(words.word().into());
-                self.says(name, vec![(key, (!gone).then_some(Fact::Interest))]);
-            }
-            "binds" => {
-                let gone = words.flag("no");
-                let key = Key::Bound(words.word().into());
-                self.says(name, vec![(key, (!gone).then_some(Fact::Bound))]);
+            "has" | "wants" | "binds" | "gives" => {
+                let fact = said(verb, words);
+                self.says(name, vec![fact]);
             }
             "publishes" if self.neighbours.iter().any(|of| of.life.node == name) => {
                 self.spread(name, words);
@@ -220,8 +211,29 @@ pub(super) fn told(all: &[Neighbour], link: LinkId, message: &Told) -> Option<St
     Some(format!("→ {} event {} {payload} for {}", who.life.node, spread.topic, to.join(", ")))
 }
 
-/// `f@1.0.0! loc loc` or `no f@1.0.0 loc`.
-fn said(words: &mut Words<'_>) -> (Key, Option<Fact>) {
+/// What a neighbour says of itself.
+fn said(verb: &str, words: &mut Words<'_>) -> (Key, Option<Fact>) {
+    match verb {
+        "wants" | "binds" => {
+            let gone = words.flag("no");
+            let pattern = words.word().into();
+            let (key, fact) = match verb {
+                "wants" => (Key::Interest(pattern), Fact::Interest),
+                _ => (Key::Bound(pattern), Fact::Bound),
+            };
+            (key, (!gone).then_some(fact))
+        }
+        "gives" => {
+            let key = Key::Rule(words.word().into());
+            let export = words.word().split(',').map(SmolStr::new).collect();
+            (key, Some(Fact::Rule { export, import: Vec::new() }))
+        }
+        _ => has(words),
+    }
+}
+
+/// `f@1.0.0! loc loc` or `no f@1.0.0 loc`, `queue jobs`.
+fn has(words: &mut Words<'_>) -> (Key, Option<Fact>) {
     let mut first = words.word().to_owned();
     let gone = first == "no";
     if gone {

@@ -167,7 +167,7 @@ fn listings(#[case] script: &str) {
         mpreg.queue.declare, mpreg.queue.stats, mpreg.queue.peek, mpreg.queue.purge,
         mpreg.queue.redrive, mpreg.queue.delete, mpreg.queue.send, mpreg.queue.next,
         mpreg.route.add, mpreg.route.list, mpreg.route.remove, mpreg.route.explain, mpreg.nodes,
-        mpreg.link.add, mpreg.link.list, mpreg.link.remove [fun]
+        mpreg.link.add, mpreg.link.list, mpreg.link.remove, mpreg.link.rule, mpreg.link.rules [fun]
 "#
 )]
 fn arguments(#[case] script: &str) {

@@ -111,8 +111,12 @@ impl Conversation {
         is_next
     }
 
-    /// The other has everything up to a number.
+    /// The other has everything up to a number. A word that brings nothing new puts nothing off:
+    /// what it lacks is as lost as before.
     pub(super) fn acked(&mut self, now: Time, seq: u64) {
+        if self.kept.front().is_none_or(|(first, ..)| *first > seq) {
+            return;
+        }
         while let Some((first, body, frames)) = self.kept.front()
             && *first <= seq
         {

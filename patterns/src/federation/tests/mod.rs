@@ -61,6 +61,22 @@ fn the_other_way() {
     assert_eq!(world.received(3), expected);
 }
 
+/// What is said before the other side has answered is not put off by what is said after it.
+#[test]
+fn what_is_said_first_arrives_first() {
+    let mut world = World::new(2, 1);
+    world.join(0, 1);
+    while world.nodes_reached(0).is_empty() {
+        world.run_ms(1);
+    }
+    for id in 1..=40 {
+        world.send(0, 1, id);
+        world.run_ms(20);
+    }
+    let received = world.received(1);
+    assert!(received.len() > 30, "{received:?}");
+}
+
 /// An event goes once over each link, whoever wants it behind it; what is lost in a partition is
 /// told with the next.
 #[test]

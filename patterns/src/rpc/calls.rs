@@ -174,7 +174,8 @@ impl Rpc {
         let run = Run {
             id: run,
             call: call.call.clone(),
-            deadline_ms: (call.deadline_ns.saturating_sub(now.mono_ns)) / 1_000_000,
+            // Less than a millisecond is left, not none: another broker would refuse that.
+            deadline_ms: (call.deadline_ns.saturating_sub(now.mono_ns) / 1_000_000).max(1),
             attempt: call.attempt,
         };
         out.push(Output::Run { to: worker.peer, run, far: worker.far.is_some() });

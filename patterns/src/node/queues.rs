@@ -29,7 +29,13 @@ impl Node {
         ask: Send,
         out: &mut Out<Output>,
     ) {
-        let Send { id, confirm, queue, event, options } = ask;
+        let Send { id, confirm, queue, mut event, options } = ask;
+        if self.is_far(peer)
+            && let Some(message) = options.dedup.as_deref().and_then(RunId::parse)
+        {
+            // What another broker hands over keeps the ULID that its sender was told.
+            Arc::make_mut(&mut event).message = message;
+        }
         if let Some(queue) = &queue {
             if self.is_far(peer) && !self.queues.is_queue(queue) {
                 let error = super::afar::no_queue(queue);

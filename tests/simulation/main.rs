@@ -7,6 +7,7 @@ mod account;
 mod brief;
 mod broker;
 mod checkers;
+mod cluster;
 mod consumers;
 mod network;
 mod peers;
@@ -33,6 +34,8 @@ use world::{Scenario, World};
 
 /// Runs of each scenario, unless `MPREG_SEEDS` says otherwise.
 const SEEDS: u64 = 40;
+/// The same, of several brokers.
+const CLUSTER_SEEDS: u64 = 12;
 /// What is told of a run that failed: its last moments.
 const LAST_LINES: usize = 40;
 
@@ -103,21 +106,42 @@ const SCENARIOS: [Scenario; 13] = [
     },
 ];
 
+const ALONE: cluster::Scenario =
+    cluster::Scenario { name: "alone", fault_ms: 0, restart: 0, disk: 0, room: 1 << 20 };
+
+const CLUSTERS: [cluster::Scenario; 5] = [
+    ALONE,
+    cluster::Scenario { name: "partitions", fault_ms: 400, ..ALONE },
+    cluster::Scenario { name: "narrow", fault_ms: 800, room: 12, ..ALONE },
+    cluster::Scenario { name: "losses", fault_ms: 800, restart: 3, ..ALONE },
+    cluster::Scenario { name: "worst", fault_ms: 600, restart: 4, disk: 200, room: 40 },
+];
+
 fn scenario(name: &str) -> Scenario {
     let found = SCENARIOS.into_iter().find(|scenario| scenario.name == name);
     found.unwrap_or_else(|| panic!("{name} is none of the scenarios"))
 }
 
 /// Plays one seed; one that fails is played again with everything written down.
-fn play(scenario: Scenario, seed: u64) -> Tally {
-    let quiet = catch_unwind(AssertUnwindSafe(|| World::new(scenario, seed, false).run()));
+fn play<W, T>(
+    begin: impl Fn(bool) -> W,
+    run: fn(&mut W) -> T,
+    log: fn(&mut W) -> Vec<String>,
+    (seed, name): (u64, &str),
+) -> T {
+    let quiet = catch_unwind(AssertUnwindSafe(|| run(&mut begin(false))));
     quiet.unwrap_or_else(|_| {
-        let mut world = World::new(scenario, seed, true);
-        let _ = catch_unwind(AssertUnwindSafe(|| world.run()));
-        let log = world.log();
+        let mut world = begin(true);
+        let _ = catch_unwind(AssertUnwindSafe(|| run(&mut world)));
+        let log = log(&mut world);
         let last = log[log.len().saturating_sub(LAST_LINES)..].join("\n");
-        panic!("{last}\nseed {seed} failed: scripts/sim {seed} {}", scenario.name);
+        panic!("{last}\nseed {seed} failed: scripts/sim {seed} {name}");
     })
+}
+
+fn seeds_of(by_default: u64) -> std::ops::Range<u64> {
+    let seeds = std::env::var("MPREG_SEEDS").ok().and_then(|text| text.parse().ok());
+    0..seeds.unwrap_or(by_default)
 }
 
 #[rstest]
@@ -136,10 +160,10 @@ fn play(scenario: Scenario, seed: u64) -> Tally {
 #[case::floods("floods")]
 fn seeds(#[case] name: &str) {
     let scenario = scenario(name);
-    let seeds = std::env::var("MPREG_SEEDS").ok().and_then(|text| text.parse().ok());
     let mut sum = Tally::default();
-    for seed in 0..seeds.unwrap_or(SEEDS) {
-        let tally = play(scenario, seed);
+    for seed in seeds_of(SEEDS) {
+        let begin = |logs| World::new(scenario, seed, logs);
+        let tally = play(begin, World::run, World::log, (seed, name));
         sum.add(&tally);
     }
     println!("{name}: {sum:?}");
@@ -173,6 +197,24 @@ fn queues_were_tried(scenario: Scenario, sum: &Tally) {
     assert!([failures, full, torn].into_iter().all(|of| (of > 0) == fails));
 }
 
+#[rstest]
+fn several_brokers(#[values(0, 1, 2, 3, 4)] which: usize) {
+    let scenario = CLUSTERS[which];
+    let name = scenario.name;
+    let mut sum = cluster::Tally::default();
+    for seed in seeds_of(CLUSTER_SEEDS) {
+        let begin = |logs| cluster::World::new(scenario, seed, logs);
+        let tally = play(begin, cluster::World::run, cluster::World::log, (seed, name));
+        sum.add(&tally);
+    }
+    println!("{name}: {sum:?}");
+    assert!(sum.done > 0 && sum.sent > 0 && sum.copies > sum.sent);
+    assert_eq!(sum.faults > 0, scenario.fault_ms > 0);
+    assert_eq!(sum.moved > 0 && sum.again > 0, scenario.fault_ms > 0);
+    assert_eq!(sum.full > 0, scenario.room < ALONE.room);
+    assert!(sum.twice == 0 || scenario.fault_ms > 0);
+}
+
 /// The same seed is the same run: without that, no seed could be replayed.
 #[rstest]
 #[case::everything("everything")]
@@ -189,16 +231,43 @@ fn a_seed_replays(#[case] name: &str) {
     assert!(first == second, "seed 7 was played in two ways");
 }
 
+#[test]
+fn a_seed_of_several_brokers_replays() {
+    let log = || {
+        let mut world = cluster::World::new(CLUSTERS[4], 7, true);
+        world.run();
+        world.log()
+    };
+    let (first, second) = (log(), log());
+    assert!(first.len() > 300);
+    assert!(first == second, "seed 7 was played in two ways");
+}
+
 /// `scripts/sim SEED [SCENARIO]`.
 #[test]
 #[ignore = "plays the one seed in MPREG_SIM, with everything that happens"]
 fn replay() {
     let wanted = std::env::var("MPREG_SIM").expect("MPREG_SIM=SEED:SCENARIO");
     let (seed, name) = wanted.split_once(':').expect("MPREG_SIM=SEED:SCENARIO");
-    let mut world = World::new(scenario(name), seed.parse().expect("a seed"), true);
-    let result = catch_unwind(AssertUnwindSafe(|| world.run()));
-    for line in world.log() {
+    let seed = seed.parse().expect("a seed");
+    let (log, result) = match CLUSTERS.into_iter().find(|scenario| scenario.name == name) {
+        Some(of) => {
+            told(cluster::World::new(of, seed, true), cluster::World::run, cluster::World::log)
+        }
+        None => told(World::new(scenario(name), seed, true), World::run, World::log),
+    };
+    for line in log {
         println!("{line}");
     }
-    println!("{:?}", result.expect("the seed fails"));
+    println!("{}", result.expect("the seed fails"));
+}
+
+/// All that happens in a world, and what comes of it.
+fn told<W, T: std::fmt::Debug>(
+    mut world: W,
+    run: fn(&mut W) -> T,
+    log: fn(&mut W) -> Vec<String>,
+) -> (Vec<String>, Option<String>) {
+    let result = catch_unwind(AssertUnwindSafe(|| run(&mut world)));
+    (log(&mut world), result.ok().map(|result| format!("{result:?}")))
 }

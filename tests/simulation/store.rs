@@ -85,7 +85,7 @@ pub(crate) struct Store {
     opens_ns: Option<u64>,
     full_until_ns: u64,
     /// Messages that cannot be read any more, each once.
-    pub(crate) damaged: Vec<RunId>,
+    pub(crate) damaged: Vec<Arc<Message>>,
     pub(crate) wear: Wear,
 }
 
@@ -106,6 +106,11 @@ impl Store {
             damaged: Vec::new(),
             wear: Wear::default(),
         }
+    }
+
+    /// From now on, one in so many commits goes wrong.
+    pub(crate) const fn wear_out(&mut self, faults: usize) {
+        self.faults = faults;
     }
 
     /// Nothing goes wrong any more, and there is room.
@@ -265,8 +270,8 @@ impl Store {
             record.damaged = true;
             self.wear.torn += 1;
             let message = record.message.event.message;
-            if !self.damaged.contains(&message) {
-                self.damaged.push(message);
+            if self.damaged.iter().all(|of| of.event.message != message) {
+                self.damaged.push(record.message.clone());
             }
         }
     }

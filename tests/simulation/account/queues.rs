@@ -362,10 +362,11 @@ impl Queues {
 
     /// The store tells something, which the broker is about to hear.
     pub(crate) fn stored(&mut self, told: &Told, store: &Store) {
-        for message in &store.damaged[self.damaged.len()..] {
-            self.damaged.insert(message.0);
+        let damaged = store.damaged[self.damaged.len()..].iter();
+        for message in damaged.map(|message| message.event.message.0) {
+            self.damaged.insert(message);
             for sent in self.sent.values_mut() {
-                if let Some(message) = sent.messages.get_mut(&{ message.0 }) {
+                if let Some(message) = sent.messages.get_mut(&{ message }) {
                     message.excused = true;
                 }
             }

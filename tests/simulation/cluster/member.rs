@@ -1,6 +1,8 @@
 //! One of several brokers: the rules, a store, and sessions for the brokers it reaches, through
 //! which everything goes as bytes.
 
+use std::collections::BTreeSet;
+
 use mpreg_patterns::base::{Limits, Out, PeerId, Time};
 use mpreg_patterns::federation::{self, Life, LinkId, Message};
 use mpreg_patterns::node::{About, Envelope, Input, Node, Output, Rules};
@@ -47,6 +49,8 @@ pub(super) struct Member {
     pub(super) store: Store,
     peers: Vec<Option<(PeerId, Who)>>,
     generations: Vec<u32>,
+    /// Those for whom something waits.
+    spoken_to: BTreeSet<u32>,
     limits: Limits,
     out: Out<Output>,
     pub(super) effects: Vec<Effect>,
@@ -70,7 +74,7 @@ impl Member {
         let mut node = Node::new(about, limits.clone(), &rules, epoch * 977 + number as u64);
         let mut out = Out::new();
         node.handle(now, Input::Stored(store.open()), &mut out);
-        let (peers, generations, effects, asked, logs, audited) = Default::default();
+        let (peers, generations, spoken_to, effects, asked, logs, audited) = Default::default();
         Self {
             epoch,
             name,
@@ -78,6 +82,7 @@ impl Member {
             store,
             peers,
             generations,
+            spoken_to,
             limits,
             out,
             effects,
@@ -185,7 +190,10 @@ impl Member {
                 let guest = *guest;
                 self.effects.push(Effect::Told { guest, reply });
             }
-            Some(Who::Far(session)) => session.push(&reply).expect("brokers encode everything"),
+            Some(Who::Far(session)) => {
+                session.push(&reply).expect("brokers encode everything");
+                self.spoken_to.insert(to.slot);
+            }
             None => {
                 let input = match reply {
                     Reply::Run(run) | Reply::Call(run) => {
@@ -231,15 +239,22 @@ impl Member {
     }
 
     fn flush(&mut self, now: Time) {
-        for (id, who) in self.peers.iter_mut().flatten() {
-            let Who::Far(session) = who else { continue };
-            while self.node.has_room(*id)
-                && let Some(parcel) = session.take()
-            {
-                let carry = Input::Carry { peer: *id, envelope: parcel.envelope() };
-                self.node.handle(now, carry, &mut self.out);
+        for slot in self.spoken_to.clone() {
+            if self.flush_to(now, slot) {
+                self.spoken_to.remove(&slot);
             }
         }
+    }
+
+    /// True when nothing is left.
+    fn flush_to(&mut self, now: Time, slot: u32) -> bool {
+        let Some((id, Who::Far(session))) = &mut self.peers[slot as usize] else { return true };
+        while self.node.has_room(*id) {
+            let Some(parcel) = session.take() else { return true };
+            let carry = Input::Carry { peer: *id, envelope: parcel.envelope() };
+            self.node.handle(now, carry, &mut self.out);
+        }
+        false
     }
 
     /// What one of its own functions says.

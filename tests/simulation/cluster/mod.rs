@@ -26,6 +26,8 @@ const CALM_NS: u64 = 500 * MS;
 const TROUBLE_NS: u64 = 6_000 * MS;
 /// Then all comes to rest within this time.
 const REST_NS: u64 = 120_000 * MS;
+/// Whether it does is looked at this often.
+const LOOK_NS: u64 = 2_000 * MS;
 /// An end of a dead link that says nothing finds out within this time.
 const SILENCE: usize = 4_000;
 /// What passes between a peer and its broker takes this long.
@@ -37,6 +39,8 @@ const TURNS: usize = 100_000;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
+    /// Brokers, at least and at most.
+    pub(crate) brokers: (usize, usize),
     /// Milliseconds between two faults, at most; none where it is 0.
     pub(crate) fault_ms: usize,
     /// One fault in so many ends a broker; none does where it is 0.
@@ -93,6 +97,8 @@ pub(crate) struct World {
     rng: Rng,
     now: Time,
     places: Vec<Place>,
+    /// When each broker next has something to do.
+    wakes_ns: Vec<u64>,
     wires: Vec<Wire>,
     guests: Vec<Guest>,
     ledger: Ledger,
@@ -107,16 +113,18 @@ impl World {
     pub(crate) fn new(scenario: Scenario, seed: u64, logs: bool) -> Self {
         let mut rng = Rng::new(seed);
         let now = Time { mono_ns: MS, wall_ms: 1_700_000_000_000 };
-        let count = 2 + rng.below(5);
+        let (least, most) = scenario.brokers;
+        let count = least + rng.below(most - least + 1);
         let places = (0..count).map(|number| {
             let store = Store::new(rng.next_u64(), 0);
             Place::Up(Box::new(Member::new(now, number, 1, store)))
         });
-        let places = places.collect();
+        let places: Vec<Place> = places.collect();
         let mut world = Self {
             scenario,
             rng,
             now,
+            wakes_ns: vec![0; places.len()],
             places,
             wires: Vec::new(),
             guests: Vec::new(),
@@ -242,7 +250,7 @@ impl World {
             self.pass_to(next_ns.max(self.now.mono_ns));
             self.turn();
             if self.now.mono_ns >= look_ns {
-                look_ns = self.now.mono_ns + 500 * MS;
+                look_ns = self.now.mono_ns + LOOK_NS;
                 if is_done(self) {
                     return true;
                 }
@@ -252,7 +260,7 @@ impl World {
 
     fn wake_at(&self) -> Option<u64> {
         let events = self.events.keys().next().map(|key| key.0);
-        let members = self.members().filter_map(Member::wake_at);
+        let members = self.wakes_ns.iter().copied();
         let guests = self.guests.iter().map(|guest| guest.next_ns);
         members.chain(events).chain(guests).chain([self.next_fault_ns]).min()
     }
@@ -280,7 +288,9 @@ impl World {
             self.wake(guest);
         }
         for member in 0..self.places.len() {
-            self.with(member, Member::turn);
+            if self.wakes_ns[member] <= self.now.mono_ns {
+                self.with(member, Member::turn);
+            }
         }
         if self.next_fault_ns <= self.now.mono_ns {
             self.next_fault_ns = self.after_ms(self.scenario.fault_ms);
@@ -304,7 +314,7 @@ impl World {
     fn happens(&mut self, event: Event) {
         match event {
             Event::Heard { wire, session, end, message } => {
-                if self.wires[wire].session == session && self.wires[wire].passes() {
+                if self.wires[wire].session == session && self.wires[wire].passes(end) {
                     self.wires[wire].arrived(end);
                     self.note(|| format!("link {session} to end {end}: {message:?}"));
                     let (link, to) = (self.wires[wire].link(), self.wires[wire].ends[end]);
@@ -337,10 +347,12 @@ impl World {
 
     /// A broker does something, if it runs; what it wants is done.
     fn with(&mut self, member: usize, does: impl FnOnce(&mut Member, Time)) {
+        self.wakes_ns[member] = u64::MAX;
         let Place::Up(broker) = &mut self.places[member] else { return };
         broker.logs = self.log.is_some();
         does(broker, self.now);
         let effects = std::mem::take(&mut broker.effects);
+        self.wakes_ns[member] = broker.wake_at().unwrap_or(u64::MAX);
         for effect in effects {
             match effect {
                 Effect::Note(text) => self.note(|| text),
@@ -389,9 +401,10 @@ impl World {
         }
     }
 
-    /// A link falls; its ends find out, each in its own time.
+    /// A link falls, perhaps in one direction only; its ends find out, each in its own time.
     fn part(&mut self, wire: usize, below_ms: usize) {
-        if !self.wires[wire].fall() {
+        let ends = [&[0, 1][..], &[0], &[1]][self.rng.below(3)];
+        if !self.wires[wire].fall(ends) {
             return;
         }
         let (session, ends) = (self.wires[wire].session, self.wires[wire].ends);

@@ -11,8 +11,8 @@ pub(super) struct Wire {
     pub(super) ends: [usize; 2],
     /// Which session this is: its number at both ends.
     pub(super) session: u32,
-    /// Whether anything passes.
-    passes: bool,
+    /// Whether anything gets to each end.
+    passes: [bool; 2],
     /// Which ends take the session for up.
     trusted: [bool; 2],
     delay_ns: u64,
@@ -36,12 +36,12 @@ impl Wire {
         (2 * self.delay_ns / 1_000) as u32
     }
 
-    pub(super) const fn passes(&self) -> bool {
-        self.passes
+    pub(super) const fn passes(&self, end: usize) -> bool {
+        self.passes[end]
     }
 
     pub(super) fn is_up(&self) -> bool {
-        self.passes && self.trusted == [true; 2]
+        self.passes == [true; 2] && self.trusted == [true; 2]
     }
 
     /// Neither end thinks of it any more.
@@ -52,18 +52,21 @@ impl Wire {
     /// A new session: what was said in the one before is lost.
     pub(super) fn join(&mut self, session: u32) {
         self.session = session;
-        self.passes = true;
+        self.passes = [true; 2];
         self.trusted = [true; 2];
         self.to = Default::default();
     }
 
-    /// Nothing passes any more. True if something did.
-    pub(super) const fn fall(&mut self) -> bool {
-        std::mem::replace(&mut self.passes, false)
+    /// Nothing gets to these ends any more. True if it did to both.
+    pub(super) fn fall(&mut self, ends: &[usize]) -> bool {
+        let was_whole = self.passes == [true; 2];
+        ends.iter().for_each(|end| self.passes[*end] = false);
+        was_whole
     }
 
     /// An end gives the session up. True if it did not know.
     pub(super) const fn give_up(&mut self, end: usize) -> bool {
+        self.passes = [false; 2];
         std::mem::replace(&mut self.trusted[end], false)
     }
 
@@ -73,7 +76,7 @@ impl Wire {
         *count += 1;
         let jitter_ns = rng.below(self.delay_ns as usize / 4 + 1) as u64;
         *last_ns = (*last_ns).max(now_ns + self.delay_ns + jitter_ns);
-        self.passes.then_some(*last_ns)
+        self.passes[end].then_some(*last_ns)
     }
 
     /// Whether as much as is allowed is under way to an end, or will never be read.

@@ -1,7 +1,7 @@
 //! The whole broker in a seeded simulation: no sockets, no clock, everything else.
 //!
 //! A seed names one run for ever. `scripts/sim SEED [SCENARIO]` plays one with all that happened;
-//! `MPREG_SEEDS` says how many each scenario plays.
+//! `MPREG_SEEDS` says how many each scenario plays; those of several brokers play fewer.
 
 mod account;
 mod brief;
@@ -34,8 +34,8 @@ use world::{Scenario, World};
 
 /// Runs of each scenario, unless `MPREG_SEEDS` says otherwise.
 const SEEDS: u64 = 40;
-/// The same, of several brokers.
-const CLUSTER_SEEDS: u64 = 12;
+/// The same of several brokers, by the number of these.
+const CLUSTER_SEEDS: u64 = 72;
 /// What is told of a run that failed: its last moments.
 const LAST_LINES: usize = 40;
 
@@ -146,9 +146,10 @@ fn play<W, T>(
     })
 }
 
+/// As many seeds as a scenario plays, or more or fewer in proportion to `MPREG_SEEDS`.
 fn seeds_of(by_default: u64) -> std::ops::Range<u64> {
     let seeds = std::env::var("MPREG_SEEDS").ok().and_then(|text| text.parse().ok());
-    0..seeds.unwrap_or(by_default)
+    0..seeds.map_or(by_default, |seeds: u64| (by_default * seeds / SEEDS).max(1))
 }
 
 #[rstest]
@@ -209,7 +210,7 @@ fn several_brokers(#[values(0, 1, 2, 3, 4, 5)] which: usize) {
     let scenario = CLUSTERS[which];
     let name = scenario.name;
     let mut sum = cluster::Tally::default();
-    for seed in seeds_of(if scenario.brokers.1 > 10 { 1 } else { CLUSTER_SEEDS }) {
+    for seed in seeds_of(CLUSTER_SEEDS / scenario.brokers.1 as u64) {
         let begin = |logs| cluster::World::new(scenario, seed, logs);
         let tally = play(begin, cluster::World::run, cluster::World::log, (seed, name));
         sum.add(&tally);

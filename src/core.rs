@@ -2,6 +2,7 @@
 
 mod control;
 mod far;
+mod gauges;
 mod links;
 mod memory;
 mod outlets;
@@ -27,7 +28,6 @@ use mpreg_sockets::router::{Incoming, Prefix, Router, Sent};
 use mpreg_sockets::session::{Parcel, Refused};
 use mpreg_sockets::subscribe::SubscribeSocket;
 use mpreg_sockets::wait::Wait;
-use serde_json::json;
 use smol_str::SmolStr;
 
 use crate::broker::{Sockets, seed};
@@ -36,6 +36,7 @@ use crate::web::Arrivals;
 
 pub(crate) use control::Control;
 use control::{DRAIN, RUN};
+use gauges::{Traffic, Turns};
 pub(crate) use links::Ends;
 use links::Wiring;
 pub(crate) use memory::begin_small;
@@ -52,24 +53,6 @@ const BYTES_PER_TURN: u64 = 1 << 20;
 const ITEMS_PER_TURN: u64 = 4_096;
 /// How often peers are looked after and gauges refreshed.
 const SWEEP: Duration = Duration::from_secs(1);
-
-/// What is counted beside what the rules count.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
-struct Traffic {
-    messages_in: u64,
-    messages_out: u64,
-    bad_messages: u64,
-    replies_dropped: u64,
-    peers_refused: u64,
-    /// Messages from PUB sockets, those that were refused included.
-    published_in: u64,
-    /// Messages from PUSH sockets, those that were refused included.
-    pushed_in: u64,
-    /// Messages to SUB sockets, one for each text somebody holds.
-    broadcasts_out: u64,
-    /// Those that were not sent, since too much waits already.
-    broadcasts_dropped: u64,
-}
 
 /// Everything the core's thread owns.
 pub(crate) struct Core {
@@ -105,6 +88,7 @@ pub(crate) struct Core {
     stirred: Stirred,
     /// Whether there is so much memory that it comes in huge pages.
     huge_pages: bool,
+    turns: Turns,
 }
 
 impl Core {
@@ -148,6 +132,7 @@ impl Core {
             wait: Wait::default(),
             stirred: Stirred::ALL,
             huge_pages: false,
+            turns: Turns::default(),
         };
         let opened = node::Input::Stored(Told::Opened { lines });
         core.node.handle(core.now(), opened, &mut core.out);
@@ -165,6 +150,7 @@ impl Core {
         let mut drain_until = None;
         loop {
             let now = self.now();
+            self.turns.begin(now);
             let mut more = self.read_store(now);
             if !self.node.is_beginning() {
                 self.control.serves();
@@ -197,6 +183,7 @@ impl Core {
                 next_sweep = Instant::now() + SWEEP;
             }
             if !more {
+                self.turns.end(self.now());
                 self.sleep(drain_until.map_or(next_sweep, |until| until.min(next_sweep)));
             }
         }
@@ -577,19 +564,7 @@ impl Core {
         for slot in gone {
             self.gone(now, slot);
         }
-        let (stalled_peers, waiting_bytes) = self.outbox.load();
-        let resident_bytes = self.look_at_memory();
-        if !self.wiring.links.is_empty() {
-            self.node.set_links(self.wiring.links.describe());
-            self.node.report_load(now, &mut self.out);
-        }
-        self.node.set_gauges(json!({
-            "peers": self.by_routing_id.len() + self.web.len(),
-            "stalled_peers": stalled_peers,
-            "waiting_bytes": waiting_bytes,
-            "traffic": self.traffic,
-            "resident_bytes": resident_bytes,
-        }));
+        self.refresh_gauges(now);
         self.encode(now);
         self.write(now);
         self.give_memory_back();

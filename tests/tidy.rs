@@ -15,6 +15,7 @@ const PURE: &[&str] = &[
     "cel",
     "foldhash",
     "hashbrown",
+    "hdrhistogram",
     "memchr",
     "semver",
     "serde",

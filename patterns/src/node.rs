@@ -12,6 +12,7 @@ mod life;
 mod queues;
 #[cfg(test)]
 pub(crate) mod script;
+mod status;
 #[cfg(test)]
 mod tests;
 mod topics;
@@ -37,6 +38,7 @@ use crate::values::{Body, Value};
 use federation::Beyond;
 pub use io::{Envelope, Input, LinkTask, Output};
 use life::Watched;
+use status::Latencies;
 
 /// Who this broker is.
 #[derive(Clone, Debug)]
@@ -106,6 +108,7 @@ pub struct Node {
     watched: Map<u32, Watched>,
     /// What was not taken where no reply is possible, by endpoint and code.
     refusals: Map<(&'static str, SmolStr), u64>,
+    latencies: Latencies,
     started_ms: Option<u64>,
     draining: bool,
     gauges: Json,
@@ -139,6 +142,7 @@ impl Node {
             cancels_ignored: 0,
             watched: Map::default(),
             refusals: Map::default(),
+            latencies: Latencies::default(),
             started_ms: None,
             draining: false,
             gauges: Json::Null,
@@ -371,7 +375,7 @@ impl Node {
 
     fn call(&mut self, now: Time, peer: PeerId, mut call: Arc<Call>, out: &mut Out<Output>) {
         let track = call.track.or_else(|| call.progress.then(|| self.ids.next(now)));
-        let key = match self.requests.begin(peer, &call.id, track, call.progress) {
+        let key = match self.requests.begin(now, peer, &call.id, track, call.progress) {
             Ok(key) => key,
             Err(error) => {
                 return send(out, peer, error_reply(Some(call.id.clone()), Some("call"), error));
@@ -483,6 +487,7 @@ impl Node {
             }
             Origin::Request(key) => {
                 let Some(request) = self.requests.end(key) else { return };
+                self.latencies.ended(now, &request);
                 if !self.watched.is_empty() {
                     self.tell_outcome(now, key, outcome.as_ref().err().map(|error| &**error));
                 }

@@ -6,7 +6,7 @@ use hashbrown::HashTable;
 use slab::Slab;
 use smol_str::SmolStr;
 
-use crate::base::{Code, GraphId, JobId, Limits, PeerId, Refusal, RunId, Set, seeded};
+use crate::base::{Code, GraphId, JobId, Limits, PeerId, Refusal, RunId, Set, Time, seeded};
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub struct InFlight {
     pub track: Option<RunId>,
     /// Whether its caller wants progress.
     pub progress: bool,
+    /// When it came.
+    pub begun_ns: u64,
     /// Of its id: it is looked up twice.
     hash: u64,
 }
@@ -86,6 +88,7 @@ impl Requests {
     /// Takes a request in, unless its id is in flight on that connection or there are too many.
     pub fn begin(
         &mut self,
+        now: Time,
         peer: PeerId,
         id: &SmolStr,
         track: Option<RunId>,
@@ -102,7 +105,8 @@ impl Requests {
             return Err(Refusal::new(Code::Busy, message));
         }
         let (id, target) = (id.clone(), Target::New);
-        let request = InFlight { peer, id, target, track, progress, hash };
+        let begun_ns = now.mono_ns;
+        let request = InFlight { peer, id, target, track, progress, begun_ns, hash };
         let key = self.in_flight.insert(request) as u32;
         let in_flight = &self.in_flight;
         connection.keys.insert_unique(hash, key, |&key| in_flight[key as usize].hash);

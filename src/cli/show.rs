@@ -38,7 +38,9 @@ fn flatten(prefix: &str, value: &Json, rows: &mut Vec<Vec<String>>) {
     };
     match value {
         Json::Object(fields) => {
-            fields.iter().for_each(|(name, value)| flatten(&below(name), value, rows));
+            // A histogram is for programs: people have its percentiles.
+            let fields = fields.iter().filter(|(name, _)| *name != "up_to");
+            fields.for_each(|(name, value)| flatten(&below(name), value, rows));
         }
         Json::Array(items) if items.iter().any(Json::is_object) => {
             let items = items.iter().enumerate();

@@ -19,12 +19,13 @@ const QUEUES: u32 = 1_000;
 enum Type {
     Counter,
     Gauge,
+    Histogram,
 }
-use Type::{Counter, Gauge};
+use Type::{Counter, Gauge, Histogram};
 
 /// Where a number stands in `mpreg.status`, and what it is called.
 #[rustfmt::skip]
-const OF_STATUS: [(&str, &str, Type, &str); 42] = [
+const OF_STATUS: [(&str, &str, Type, &str); 39] = [
     ("/uptime_ms", "uptime_ms", Gauge, "Milliseconds since the broker began"),
     ("/requests", "requests_in_flight", Gauge, "Requests in flight"),
     ("/calls/accepted", "calls_accepted_total", Counter, "Calls and steps that were accepted"),
@@ -49,8 +50,6 @@ const OF_STATUS: [(&str, &str, Type, &str); 42] = [
     ("/queues/queues", "queues", Gauge, "Queues"),
     ("/queues/consumers", "consumers", Gauge, "Consumers of queues"),
     ("/queues/in_flight", "messages_in_flight", Gauge, "Messages in the hands of consumers"),
-    ("/queues/front_bytes", "queue_front_bytes", Gauge, "Bytes of waiting messages in memory"),
-    ("/queues/in_flight_bytes", "queue_in_flight_bytes", Gauge, "Bytes of messages in hand"),
     ("/queues/unconfirmed", "unconfirmed", Gauge, "Answers that wait for the disk"),
     ("/queues/counters/enqueued", "messages_enqueued_total", Counter, "Sent to queues"),
     ("/queues/counters/delivered", "messages_delivered_total", Counter, "Deliveries of messages"),
@@ -62,7 +61,6 @@ const OF_STATUS: [(&str, &str, Type, &str); 42] = [
     ("/queues/counters/unroutable", "messages_unroutable_total", Counter, "No queue took them"),
     ("/process/peers", "peers", Gauge, "Connections"),
     ("/process/stalled_peers", "stalled_peers", Gauge, "Connections that do not read"),
-    ("/process/waiting_bytes", "outbox_bytes", Gauge, "Bytes that wait for them"),
     ("/process/resident_bytes", "resident_bytes", Gauge, "Memory of the broker"),
     ("/process/traffic/messages_in", "frames_in_total", Counter, "Envelopes that came"),
     ("/process/traffic/messages_out", "frames_out_total", Counter, "Envelopes that left"),
@@ -78,6 +76,24 @@ const OF_QUEUES: [(&str, &str, Type, &str); 7] = [
     ("/bytes", "queue_bytes", Gauge, "Bytes of all of them"),
     ("/consumers", "queue_consumers", Gauge, "Consumers"),
     ("/counters/enqueued", "queue_enqueued_total", Counter, "Messages it took"),
+];
+
+/// Where a histogram stands in `mpreg.status`, and what it is called.
+const HISTOGRAMS: [(&str, &str, &str); 4] = [
+    ("/latency/calls", "call", "From when a call came to when its outcome left"),
+    ("/latency/graphs", "graph", "The same of graphs"),
+    ("/latency/sends", "send", "The same of sends that wait for the disk"),
+    ("/process/turns", "turn", "Turns of the broker's loop: what comes meanwhile waits as long"),
+];
+
+/// Where it stands what somebody keeps in memory, and who that is.
+const MEMORY: [(&str, &str); 6] = [
+    ("/process/waiting_bytes", "outboxes"),
+    ("/memory/graphs", "graphs"),
+    ("/memory/logs", "logs"),
+    ("/memory/queue_fronts", "queue_fronts"),
+    ("/memory/queue_in_flight", "queue_in_flight"),
+    ("/memory/brokers", "brokers"),
 ];
 
 pub(super) async fn metrics(State(site): State<Site>) -> Response {
@@ -123,6 +139,8 @@ fn text(status: &Json, queues: &Json) -> String {
             let _ = writeln!(text, "mpreg_{name} {number}");
         }
     }
+    HISTOGRAMS.iter().for_each(|of| histogram(&mut text, status, of));
+    memory(&mut text, status);
     let rows: &[Json] = queues["queues"].as_array().map_or(&[], |rows| rows);
     for (at, name, kind, help) in OF_QUEUES.into_iter().filter(|_| !rows.is_empty()) {
         head(&mut text, name, kind, help);
@@ -148,10 +166,39 @@ fn text(status: &Json, queues: &Json) -> String {
     text
 }
 
+fn histogram(text: &mut String, status: &Json, (at, name, help): &(&str, &str, &str)) {
+    let Some(told) = status.pointer(at).filter(|told| told["count"].as_u64() > Some(0)) else {
+        return;
+    };
+    let name = format!("{name}_seconds");
+    head(text, &name, Histogram, help);
+    let seconds = |us: &Json| us.as_f64().unwrap_or(0.0) / 1e6;
+    for pair in told["up_to"].as_array().into_iter().flatten() {
+        let le = seconds(&pair[0]);
+        let _ = writeln!(text, "mpreg_{name}_bucket{{le=\"{le}\"}} {}", pair[1]);
+    }
+    let (count, sum) = (&told["count"], seconds(&told["sum_us"]));
+    let _ = writeln!(text, "mpreg_{name}_bucket{{le=\"+Inf\"}} {count}");
+    let _ = writeln!(text, "mpreg_{name}_sum {sum}\nmpreg_{name}_count {count}");
+}
+
+fn memory(text: &mut String, status: &Json) {
+    let held = MEMORY.map(|(at, owner)| (owner, status.pointer(at).and_then(Json::as_u64)));
+    if held.iter().all(|(_, bytes)| bytes.is_none()) {
+        return;
+    }
+    head(text, "memory_bytes", Gauge, "Bytes that peers sent or wait for, by who keeps them");
+    for (owner, bytes) in held {
+        let bytes = bytes.unwrap_or(0);
+        let _ = writeln!(text, "mpreg_memory_bytes{{owner=\"{owner}\"}} {bytes}");
+    }
+}
+
 fn head(text: &mut String, name: &str, kind: Type, help: &str) {
     let kind = match kind {
         Counter => "counter",
         Gauge => "gauge",
+        Histogram => "histogram",
     };
     let _ = writeln!(text, "# HELP mpreg_{name} {help}.\n# TYPE mpreg_{name} {kind}");
 }
@@ -164,6 +211,30 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn histograms_and_owners() {
+        let calls = json!({ "count": 3, "sum_us": 1500, "up_to": [[50, 0], [1_000, 2]] });
+        let status = json!({
+            "latency": { "calls": calls, "sends": { "count": 0, "up_to": [] } },
+            "memory": { "logs": 7 },
+        });
+        let text = text(&status, &json!({}));
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("# HELP")).collect();
+        assert_eq!(
+            lines[..6],
+            [
+                "# TYPE mpreg_call_seconds histogram",
+                "mpreg_call_seconds_bucket{le=\"0.00005\"} 0",
+                "mpreg_call_seconds_bucket{le=\"0.001\"} 2",
+                "mpreg_call_seconds_bucket{le=\"+Inf\"} 3",
+                "mpreg_call_seconds_sum 0.0015",
+                "mpreg_call_seconds_count 3",
+            ]
+        );
+        assert!(lines.contains(&"mpreg_memory_bytes{owner=\"logs\"} 7"));
+        assert!(!text.contains("send_seconds"));
+    }
 
     #[test]
     fn numbers_are_named() {

@@ -311,8 +311,17 @@ def test_health_and_metrics(web):
     numbers = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     assert all(float(value) >= 0 for value in numbers.values())
     assert float(numbers["mpreg_messages_enqueued_total"]) >= 1
-    typed = {line.split()[2] for line in lines if line.startswith("# TYPE")}
-    assert {name.partition("{")[0] for name in numbers} == typed
+    typed = {line.split()[2]: line.split()[3] for line in lines if line.startswith("# TYPE")}
+    named = {name.partition("{")[0] for name in numbers}
+    histograms = {name for name, kind in typed.items() if kind == "histogram"}
+    parts = {name + part for name in histograms for part in ("_bucket", "_sum", "_count")}
+    assert named == (typed.keys() - histograms) | parts
+    assert float(numbers["mpreg_send_seconds_count"]) >= 1
+    for name in histograms:
+        counts = [float(of) for at, of in numbers.items() if at.startswith(name + "_bucket")]
+        assert counts == sorted(counts) and counts[-1] == float(numbers[name + "_count"])
+    owners = {name for name in numbers if name.startswith("mpreg_memory_bytes")}
+    assert 'mpreg_memory_bytes{owner="queue_fronts"}' in owners
 
 
 def test_peers_over_websocket_are_bounded_and_leave(tmp_path):

@@ -3,6 +3,7 @@
 pub(crate) mod chunks;
 pub mod deadlines;
 pub mod ids;
+pub mod latency;
 pub mod limits;
 pub mod map;
 pub mod names;
@@ -13,6 +14,7 @@ pub mod time;
 
 pub use deadlines::{Deadlines, TimerId};
 pub use ids::{CallId, GraphId, Ids, JobId, Origin, PeerId, RunId, WaitId};
+pub use latency::Latency;
 pub use limits::Limits;
 pub use map::{Map, Set, seeded};
 pub use out::Out;

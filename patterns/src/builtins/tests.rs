@@ -71,21 +71,29 @@ use crate::node::script::check;
     → w1 offered 1, credit 1
     c1 calls x f
     → w1 run f
+    +2ms
     w1 returns f 1
     → c1 result x 1
     c1 calls x nope
     → c1 error x unknown_function: no worker offers nope [fun]
     c1 cancels never
     c1 calls a mpreg.status
-    → c1 result a {"node":"n1","version":"0.1.0","epoch":7,"endpoints":{},"uptime_ms":0,
+    → c1 result a {"node":"n1","version":"0.1.0","epoch":7,"endpoints":{},"uptime_ms":2,
         "requests":1,"calls":{"accepted":1,"done":1,"failed":1,"moved":0,"stray":0,
         "lost_workers":0},"graphs":{"started":0,"done":0,"failed":0,"steps":0,"retried":0},
         "graphs_in_flight":0,"topics":{"published":0,"refused":0,"delivered":0,"dropped":0,
         "missed":0},"patterns":0,"waiting":0,"queues":{"queues":0,"routes":0,"consumers":0,
-        "in_flight":0,"front_bytes":0,"in_flight_bytes":0,"unconfirmed":0,"store":"open",
-        "counters":{"enqueued":0,"delivered":0,"redelivered":0,"acked":0,"nacked":0,"lapsed":0,
-        "dead":0,"dropped":0,"refused":0,"repeated":0,"unroutable":0,"damaged":0}},"refused":{},
-        "cancels_ignored":1,"process":null}
+        "in_flight":0,"unconfirmed":0,"store":"open","counters":{"enqueued":0,"delivered":0,
+        "redelivered":0,"acked":0,"nacked":0,"lapsed":0,"dead":0,"dropped":0,"refused":0,
+        "repeated":0,"unroutable":0,"damaged":0}},"refused":{},"cancels_ignored":1,
+        "latency":{"calls":{"count":1,"sum_us":2000,"p50_us":2007,"p90_us":2007,"p99_us":2007,
+        "p999_us":2007,"max_us":2007,"up_to":[[50,0],[100,0],[250,0],[500,0],[1000,0],[2500,1],
+        [5000,1],[10000,1],[25000,1],[50000,1],[100000,1],[250000,1],[500000,1],[1000000,1],
+        [2500000,1],[5000000,1],[10000000,1],[60000000,1]]},"graphs":{"count":0,"sum_us":0,
+        "p50_us":0,"p90_us":0,"p99_us":0,"p999_us":0,"max_us":0,"up_to":[]},"sends":{"count":0,
+        "sum_us":0,"p50_us":0,"p90_us":0,"p99_us":0,"p999_us":0,"max_us":0,"up_to":[]}},
+        "memory":{"graphs":0,"logs":0,"queue_fronts":0,"queue_in_flight":0,"brokers":0},
+        "process":null}
 "#
 )]
 #[case::graphs(

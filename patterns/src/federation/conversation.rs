@@ -60,6 +60,11 @@ impl Conversation {
         self.kept_bytes < KEPT_BYTES
     }
 
+    /// Bytes that the other side does not have yet.
+    pub(super) const fn kept_bytes(&self) -> usize {
+        self.kept_bytes
+    }
+
     /// Numbers an envelope and keeps it. It can go at once if it is known to whom.
     pub(super) fn say(&mut self, now: Time, body: Bytes, frames: Vec<Bytes>) -> Option<Cargo> {
         self.said += 1;

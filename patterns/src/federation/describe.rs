@@ -18,6 +18,12 @@ impl Federation {
         })
     }
 
+    /// Bytes for other brokers that do not have them yet.
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        self.reached.values().map(|reached| reached.conversation.kept_bytes()).sum()
+    }
+
     /// The way to a broker, or why there is none.
     pub fn explain(&self, node: &str, name: Option<&str>) -> Result<Json, Refusal> {
         let Some(entry) = self.catalog.get(node) else {

@@ -338,6 +338,12 @@ impl Graphs {
         self.graphs.len()
     }
 
+    /// Bytes of the graphs in flight, as they were sent.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.graphs.iter().map(|(_, graph)| graph.bytes).sum()
+    }
+
     fn find(&mut self, id: GraphId) -> Option<&mut Graph> {
         let graph = self.graphs.get_mut(id.slot as usize)?;
         (graph.id == id).then_some(&mut **graph)

@@ -101,37 +101,4 @@ impl Node {
         about["open"] = rows.collect::<Vec<_>>().into();
         Ok(about)
     }
-
-    /// What was not taken where no reply is possible, by endpoint and code.
-    fn refused_counts(&self) -> Json {
-        let mut counts: Vec<_> = self.refusals.iter().collect();
-        counts.sort_unstable();
-        let mut told = json!({});
-        for ((endpoint, code), count) in counts {
-            told[*endpoint][code.as_str()] = (*count).into();
-        }
-        told
-    }
-
-    fn status(&self, now: Time) -> Json {
-        let started_ms = self.started_ms.unwrap_or(now.wall_ms);
-        json!({
-            "node": self.about.node.as_str(),
-            "version": self.about.version.as_str(),
-            "epoch": self.about.epoch,
-            "endpoints": self.about.endpoints,
-            "uptime_ms": now.wall_ms.saturating_sub(started_ms),
-            "requests": self.requests.len(),
-            "calls": self.rpc.counters(),
-            "graphs": self.graphs.counters(),
-            "graphs_in_flight": self.graphs.in_flight(),
-            "topics": self.topics.counters(),
-            "patterns": self.topics.patterns(),
-            "waiting": self.topics.waiting(),
-            "queues": self.queues.status(),
-            "refused": self.refused_counts(),
-            "cancels_ignored": self.cancels_ignored,
-            "process": self.gauges,
-        })
-    }
 }

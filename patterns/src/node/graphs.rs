@@ -39,7 +39,7 @@ impl Node {
         mut part: GraphPart,
     ) -> Result<(), Refusal> {
         let (track, progress) = (part.options.track, part.options.progress);
-        let request = self.requests.begin(peer, &part.id, track, progress)?;
+        let request = self.requests.begin(now, peer, &part.id, track, progress)?;
         if self.rpc.is_draining() {
             self.requests.end(request);
             return Err(Refusal::new(Code::Draining, "the broker is going down"));
@@ -131,7 +131,9 @@ impl Node {
         let (peer, more) = (request.peer, reply.more);
         reply.id = request.id.clone();
         if !more {
-            self.requests.end(key);
+            if let Some(ended) = self.requests.end(key) {
+                self.latencies.ended(now, &ended);
+            }
             if self.watched.remove(&key).is_some() {
                 self.tell_graph_outcome(now, &reply);
             }

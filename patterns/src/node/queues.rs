@@ -52,7 +52,7 @@ impl Node {
         let also = self.lead_on(now, Some(peer), queue.as_ref(), &event.topic);
         let by = if confirm {
             // Its outcome may be a while, so that its id is in flight until then.
-            match self.requests.begin(peer, &id, None, false) {
+            match self.requests.begin(now, peer, &id, None, false) {
                 Ok(key) => {
                     let near = !also.is_empty()
                         || queue.as_ref().is_some_and(|queue| self.queues.home(queue).is_some());
@@ -209,6 +209,7 @@ impl Node {
         match (by, outcome) {
             (Sender::Origin(Origin::Request(key)), outcome) if self.requests.is_send(key) => {
                 let Some(request) = self.requests.end(key) else { return };
+                self.latencies.ended(now, &request);
                 let id = request.id;
                 let reply = match outcome {
                     Ok((message, durability, queues)) => {

@@ -130,12 +130,16 @@ impl Queues {
             "routes": self.routes.len(),
             "consumers": self.consumers.len(),
             "in_flight": self.consumers.in_hand(),
-            "front_bytes": self.memory,
-            "in_flight_bytes": self.consumers.bytes,
             "unconfirmed": self.confirm.len(),
             "store": self.store_state(),
             "counters": self.counters,
         })
+    }
+
+    /// Bytes of messages that are ready and in memory, and of those in the hands of consumers.
+    #[must_use]
+    pub const fn held_bytes(&self) -> (u64, u64) {
+        (self.memory, self.consumers.bytes)
     }
 
     const fn store_state(&self) -> &'static str {

@@ -477,8 +477,7 @@ impl World {
             assert_eq!(left[figure], 0, "{left}");
         }
         assert_eq!(self.store.len(), 0, "the store is empty");
-        assert_eq!(self.queues.status()["front_bytes"], 0, "{}", self.queues.status());
-        assert_eq!(self.queues.status()["in_flight_bytes"], 0);
+        assert_eq!(self.queues.held_bytes(), (0, 0), "{}", self.queues.status());
     }
 }
 

@@ -182,6 +182,12 @@ impl Topics {
         })
     }
 
+    /// Bytes of the events that logs keep.
+    #[must_use]
+    pub fn log_bytes(&self) -> usize {
+        self.logs.iter().map(|log| log.bytes).sum()
+    }
+
     fn row(&self, at: usize) -> Json {
         let held = &self.held[at];
         let count = |wanted: fn(&Target) -> bool| held.targets.iter().filter(|t| wanted(t)).count();

@@ -1,6 +1,6 @@
 //! Tables for people, JSON for programs, and failures in both.
-#![expect(clippy::print_stdout, reason = "this is where the command line prints")]
 
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use mpreg_patterns::base::Refusal;
@@ -81,19 +81,28 @@ impl From<mpreg_sockets::client::Error> for Failure {
 
 /// Prints one JSON value as it is.
 pub(super) fn json_line(value: &Json) {
-    println!("{value}");
+    line(&value.to_string());
 }
 
-/// Prints a line for people.
+/// Prints a line for people. Whoever reads no further, as `head` does, has what it wanted.
 pub(super) fn line(text: &str) {
-    println!("{text}");
+    match write(text) {
+        Err(why) if why.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("error: the output cannot be written: {why}");
+            std::process::exit(1);
+        }
+        _ => {}
+    }
 }
 
 /// Prints a line where somebody may have stopped reading. False if so.
 pub(super) fn try_line(text: &str) -> bool {
-    use std::io::Write as _;
+    write(text).is_ok()
+}
+
+fn write(text: &str) -> std::io::Result<()> {
     let mut to = std::io::stdout().lock();
-    writeln!(to, "{text}").and_then(|()| to.flush()).is_ok()
+    writeln!(to, "{text}").and_then(|()| to.flush())
 }
 
 /// Prints rows under a heading, columns lined up.
@@ -105,7 +114,7 @@ pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) {
     let widths: Vec<usize> = (0..heading.len()).map(width).collect();
     let print = |cells: Vec<&str>| {
         let padded = cells.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}"));
-        println!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
+        line(padded.collect::<Vec<_>>().join("  ").trim_end());
     };
     print(heading.to_vec());
     for row in rows {

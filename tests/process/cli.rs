@@ -139,6 +139,23 @@ async fn status_workers_and_functions_tell_what_is() {
     }
 }
 
+/// Whoever reads no further has what it wanted; what cannot be written is an error.
+#[test]
+fn output_that_nobody_reads() {
+    let _turn = turn();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let run = |to: Stdio| {
+        let mut command = Command::new(program());
+        command.args(["errors"]).stdout(to).stderr(Stdio::piped()).output().unwrap()
+    };
+    let closed = run(writer.into());
+    assert_eq!((closed.status.code(), text(&closed.stderr)), (Some(0), ""));
+    let full = run(std::fs::File::create("/dev/full").unwrap().into());
+    assert_eq!(full.status.code(), Some(1));
+    assert!(text(&full.stderr).contains("cannot be written"), "{}", text(&full.stderr));
+}
+
 #[test]
 fn errors_are_explained() {
     let _turn = turn();

@@ -1,5 +1,6 @@
 //! The command line: what there is to say, and how answers are printed.
 
+mod bench;
 mod call;
 mod demo;
 mod errors;
@@ -117,6 +118,10 @@ enum Command {
         mpreg store compact --data ./data"
     )]
     Store(store::Store),
+    /// Measure it beside libzmq's own proxy and a WebSocket relay
+    #[command(after_help = "Example: mpreg bench rpc\n         \
+        mpreg bench latency --svg latency.svg\n         mpreg bench help")]
+    Bench(bench::Bench),
     /// What an error code means and what to do
     #[command(after_help = "Example: mpreg errors outcome_unknown\n         mpreg errors")]
     Errors(errors::Errors),
@@ -145,6 +150,7 @@ pub fn main() -> ExitCode {
         Command::Workers(target) => show::workers(&target, format),
         Command::Functions(target) => show::functions(&target, format),
         Command::Store(store) => store.run(format),
+        Command::Bench(bench) => bench.run(format),
         Command::Errors(errors) => errors.run(format),
     };
     match outcome {

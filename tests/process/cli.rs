@@ -1,11 +1,12 @@
 //! The command line: what each command prints in each format, and how it fails.
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value as Json, json};
 
-use crate::rig::{Broker, json as parsed, mpreg, program, text, turn};
+use crate::rig::{Broker, alone, json as parsed, mpreg, program, text, turn};
 
 const STEPS: &str = r#"{"steps":[
     {"name":"load","fun":"echo","args":[[1,2]]},
@@ -154,6 +155,30 @@ fn output_that_nobody_reads() {
     let full = run(std::fs::File::create("/dev/full").unwrap().into());
     assert_eq!(full.status.code(), Some(1));
     assert!(text(&full.stderr).contains("cannot be written"), "{}", text(&full.stderr));
+}
+
+/// It becomes the program that measures, if that is there.
+#[test]
+fn bench_runs_the_program_beside_it() {
+    // A program that is being written cannot be run, and a child of another test may hold it open.
+    let _turn = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("mpreg");
+    std::fs::copy(program(), &own).unwrap();
+    let run = |args: &[&str]| {
+        Command::new(&own).arg("bench").args(args).env("PATH", folder.path()).output().unwrap()
+    };
+    let missing = run(&["rpc"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(text(&missing.stderr).contains("cargo build --release -p mpreg-bench"));
+    let script = "#!/bin/sh\necho \"$*\"; exit 3\n";
+    let beside = folder.path().join("mpreg-bench");
+    std::fs::write(&beside, script).unwrap();
+    std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let ran = run(&["rpc", "--rounds", "3", "--help"]);
+    assert_eq!((ran.status.code(), text(&ran.stdout)), (Some(3), "rpc --rounds 3 --help"));
+    let json = Command::new(&own).args(["--output", "json", "bench", "rpc"]).output().unwrap();
+    assert_eq!(text(&json.stdout), "rpc --json");
 }
 
 #[test]

@@ -118,9 +118,9 @@ const CALM: cluster::Scenario = cluster::Scenario {
 const CLUSTERS: [cluster::Scenario; 6] = [
     CALM,
     cluster::Scenario { name: "partitions", fault_ms: 400, ..CALM },
-    cluster::Scenario { name: "narrow", fault_ms: 800, room: 12, ..CALM },
+    cluster::Scenario { name: "narrow", fault_ms: 800, room: 60, ..CALM },
     cluster::Scenario { name: "losses", fault_ms: 800, restart: 3, ..CALM },
-    cluster::Scenario { name: "worst", fault_ms: 600, restart: 4, disk: 200, room: 40, ..CALM },
+    cluster::Scenario { name: "worst", fault_ms: 600, restart: 4, disk: 200, room: 80, ..CALM },
     cluster::Scenario { name: "many", brokers: (20, 50), fault_ms: 200, restart: 8, ..CALM },
 ];
 

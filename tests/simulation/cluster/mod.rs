@@ -186,10 +186,15 @@ impl World {
             roles.push((at, Role::Sender { open: BTreeMap::new() }));
             let functions = vec![at % guests::FUNCTIONS, (at + 1) % guests::FUNCTIONS];
             roles.push((at, Role::Worker { functions }));
+            if at.is_multiple_of(2) {
+                roles.push((at, Role::Fetcher { asked: None, in_hand: BTreeMap::new() }));
+            } else {
+                roles.push((at, Role::Planner { asked: None }));
+            }
         }
         for (place, queue) in guests::queues().enumerate() {
             self.declare(place % count, &queue);
-            for _ in 0..2 {
+            for _ in 0..if guests::has_takers(&queue) { 2 } else { 0 } {
                 let role = Role::Taker { queue: queue.clone(), in_hand: BTreeMap::new() };
                 roles.push((self.rng.below(count), role));
             }
@@ -229,7 +234,10 @@ impl World {
         self.trouble();
         self.until(TROUBLE_NS, |_| false);
         self.calm();
-        let rested = self.until(TROUBLE_NS + REST_NS, Self::rests);
+        let emptied = self.until(TROUBLE_NS + REST_NS, |world| world.full().is_empty());
+        assert!(emptied, "something is left: {}", self.full());
+        self.guests.iter_mut().for_each(|guest| guest.next_ns = u64::MAX);
+        let rested = self.until(self.now.mono_ns + REST_NS, |world| world.unrest().is_empty());
         assert!(rested, "it does not come to rest: {}", self.unrest());
         let stores = self.members().map(|member| &member.store);
         let damaged = stores.flat_map(|store| &store.damaged);
@@ -499,7 +507,9 @@ impl World {
     fn calm(&mut self) {
         self.note(|| "all is calm".into());
         self.next_fault_ns = u64::MAX;
-        self.guests.iter_mut().for_each(|guest| guest.next_ns = u64::MAX);
+        for guest in self.guests.iter_mut().filter(|guest| !guest.empties()) {
+            guest.next_ns = u64::MAX;
+        }
         for place in &mut self.places {
             match place {
                 Place::Up(member) => member.store.settle(),
@@ -508,28 +518,16 @@ impl World {
         }
     }
 
-    fn rests(&mut self) -> bool {
-        self.unrest().is_empty()
-    }
-
-    /// What is not yet as it should be.
-    fn unrest(&mut self) -> String {
+    /// What is not yet as it should be, but for those who ask for messages until there are none.
+    fn full(&mut self) -> String {
         let mut found = String::new();
         let count = self.places.len();
         if self.members().count() < count || !self.wires.iter().all(Wire::is_up) {
             return "a link or a broker is down".into();
         }
-        for (number, guest) in self.guests.iter().enumerate() {
-            if !guest.is_idle() {
-                found += &format!("guest {number} waits; ");
-            }
-        }
         let now = self.now;
         for (number, place) in self.places.iter_mut().enumerate() {
             let Place::Up(member) = place else { continue };
-            if member.in_flight() > 0 {
-                found += &format!("n{number} has {} in flight; ", member.in_flight());
-            }
             let nodes = member.audit(now, "mpreg.nodes");
             let nodes = nodes["nodes"].as_array().expect("a list");
             let reached = nodes.iter().filter(|node| node["state"] == "reached").count();
@@ -542,6 +540,22 @@ impl World {
                 if held.iter().any(|of| queue[of] != 0) {
                     found += &format!("n{number} has {queue}; ");
                 }
+            }
+        }
+        found
+    }
+
+    /// What is not yet as it should be.
+    fn unrest(&mut self) -> String {
+        let mut found = self.full();
+        for (number, guest) in self.guests.iter().enumerate() {
+            if !guest.is_idle() {
+                found += &format!("guest {number} waits; ");
+            }
+        }
+        for (number, member) in self.members().enumerate() {
+            if member.in_flight() > 0 {
+                found += &format!("n{number} has {} in flight; ", member.in_flight());
             }
         }
         found

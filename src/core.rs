@@ -366,6 +366,7 @@ impl Core {
                     node::Output::Tell { link, message } => self.tell(now, *link, message),
                     node::Output::Link(task) => self.link_task(now, task),
                     node::Output::Reached { node } => self.reached(now, node),
+                    node::Output::Taken { node } => links::warn_of_rival(node),
                     node::Output::Parted { peer } => self.parted(now, *peer),
                     node::Output::Received { peer, envelope } => {
                         self.received(now, *peer, envelope);

@@ -125,6 +125,14 @@ impl Wiring {
     }
 }
 
+/// Says what to do where two brokers have one name.
+pub(super) fn warn_of_rival(node: &str) {
+    log::error!(
+        "another broker is called {node} and began later: other brokers reach that one, not this; \
+         start one of the two under another --node"
+    );
+}
+
 impl Core {
     /// What holds for neighbours from the start.
     pub(crate) fn rule_all(&mut self, rules: &[RuleConfig]) {

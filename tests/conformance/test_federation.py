@@ -1,4 +1,5 @@
 """Brokers joined by links: what stock peers of one of them have of the others."""
+import json
 import os
 import signal
 import subprocess
@@ -558,6 +559,23 @@ def test_two_brokers_of_one_name_are_told_so():
 
             until(refused)
         knows(b, "a")
+
+
+def test_a_broker_is_told_that_its_name_is_another_brokers_too():
+    with named("twin") as first, named("b", first) as b, named("c", b) as c:
+        knows(c, "b", "twin")
+        with Peer(first.door) as peer, Sub(first, "mpreg.federation.*.taken") as sub:
+            def state():
+                told = peer.call("mpreg.nodes")["result"]["nodes"]
+                return next(node["state"] for node in told if node["node"] == "twin")
+
+            assert state() == "self"
+            with named("twin", c):
+                until(lambda: state() == "taken")
+                _, topic, told, *_ = sub.recv()
+                assert topic == "mpreg.federation.twin.taken"
+                own = peer.call("mpreg.status")["result"]["epoch"]
+                assert json.loads(told)["epoch"] > own
 
 
 def test_a_partition_under_load_heals():

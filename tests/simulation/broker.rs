@@ -215,6 +215,7 @@ impl Broker {
                     Output::Tell { .. }
                     | Output::Link(_)
                     | Output::Reached { .. }
+                    | Output::Taken { .. }
                     | Output::Parted { .. }
                     | Output::Received { .. } => panic!("there is no other broker: {output:?}"),
                     Output::Store(ask) => {

@@ -164,12 +164,15 @@ impl Catalog {
         self.entries.values().map(known).collect()
     }
 
-    /// A neighbour says what it knows.
-    pub(super) fn heard(&mut self, link: LinkId, digest: Vec<Known>) {
+    /// A neighbour says what it knows. Of a broker with this one's name, which epoch it knows.
+    pub(super) fn heard(&mut self, link: LinkId, digest: Vec<Known>) -> Option<u64> {
         let known = digest.into_iter().take(BROKERS);
         let heard = known.map(|known| (known.life.node, (known.life.epoch, known.version)));
-        self.neighbours.insert(link, heard.collect());
+        let heard: BTreeMap<_, _> = heard.collect();
+        let mine = heard.get(&self.me).map(|(epoch, _)| *epoch);
+        self.neighbours.insert(link, heard);
         self.news.extend(self.entries.keys().cloned());
+        mine
     }
 
     /// A link is down, or up again: nobody there has said anything.

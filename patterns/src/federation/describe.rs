@@ -93,6 +93,9 @@ impl Federation {
             "bound": count(|key| matches!(key, Key::Bound(_))),
             "neighbours": count(|key| matches!(key, Key::Link(_))),
         });
+        if *node == self.me.node && self.rival.is_some() {
+            told["state"] = "taken".into();
+        }
         if let Some(Fact::About { cluster, version, door }) = entry.fact(&Key::About) {
             told["cluster"] = cluster.as_str().into();
             told["program"] = version.as_str().into();

@@ -142,6 +142,11 @@ pub enum Output {
         /// Which.
         life: Life,
     },
+    /// Another broker has this one's name, and began later: it is the one that others reach.
+    Rival {
+        /// When it began.
+        epoch: u64,
+    },
     /// An event from another broker that this one wants.
     Event {
         /// Where it was published.
@@ -165,6 +170,8 @@ pub enum Output {
 #[derive(Debug)]
 pub struct Federation {
     me: Life,
+    /// When another broker of the same name began, if that was later.
+    rival: Option<u64>,
     links: BTreeMap<LinkId, Neighbour>,
     catalog: Catalog,
     routes: Routes,
@@ -241,6 +248,7 @@ impl Federation {
             rules: Rules::default(),
             passages: BTreeMap::new(),
             me,
+            rival: None,
             links,
             reached,
             spread,
@@ -402,12 +410,24 @@ impl Federation {
         }
         match message {
             Message::Digest(digest) => {
-                self.catalog.heard(link, digest);
+                let mine = self.catalog.heard(link, digest);
+                self.compare_lives(mine, out);
                 self.news(now);
             }
             Message::Delta(delta) => self.delta(now, link, delta, out),
             Message::Packet(packet) => self.arrived(now, packet, out),
             Message::Spread(spread) => self.gather(spread, out),
+        }
+    }
+
+    /// A neighbour knows a broker of this one's name in a life that began then. A later life than
+    /// this one is another broker's: whoever hears of both forgets the earlier.
+    fn compare_lives(&mut self, epoch: Option<u64>, out: &mut Out<Output>) {
+        let Some(epoch) = epoch else { return };
+        let rival = Some(epoch).filter(|epoch| *epoch > self.me.epoch);
+        let before = std::mem::replace(&mut self.rival, rival);
+        if let Some(epoch) = rival.filter(|_| before != rival) {
+            out.push(Output::Rival { epoch });
         }
     }
 

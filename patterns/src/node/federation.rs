@@ -284,6 +284,14 @@ impl Node {
                     out.push(Output::Parted { peer });
                 }
             }
+            Told::Rival { epoch } => {
+                let node = self.about.node.clone();
+                if self.topics.hears(Family::Federation) {
+                    let told = json!({ "node": node, "epoch": epoch });
+                    self.tell(now, format_smolstr!("mpreg.federation.{node}.taken"), &told);
+                }
+                out.push(Output::Taken { node });
+            }
             Told::Event { event, lost, from } => {
                 if lost > 0 && self.topics.hears(Family::Federation) {
                     let told = json!({ "from": from, "lost": lost });

@@ -176,6 +176,11 @@ pub enum Output {
         /// Which peer stood for it.
         peer: PeerId,
     },
+    /// Another broker has this one's name, and others reach that one instead.
+    Taken {
+        /// The name.
+        node: SmolStr,
+    },
     /// An envelope from another broker.
     Received {
         /// Which peer stands for it.

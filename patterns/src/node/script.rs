@@ -362,7 +362,7 @@ impl Stage {
                     self.lines.extend(far::told(&self.neighbours, *link, message));
                     continue;
                 }
-                Output::Received { .. } => continue,
+                Output::Received { .. } | Output::Taken { .. } => continue,
             };
             // What was on its way to a connection that is gone goes nowhere.
             let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == *to) else { continue };

@@ -180,7 +180,9 @@ impl Member {
             Output::Parted { peer } => self.parted(now, peer),
             Output::Received { peer, envelope } => self.received(now, peer, &envelope),
             Output::Broadcast(_) => {}
-            Output::Outlet { .. } | Output::Link(_) => panic!("nobody asked for {output:?}"),
+            Output::Outlet { .. } | Output::Link(_) | Output::Taken { .. } => {
+                panic!("nobody asked for {output:?}")
+            }
         }
     }
 

@@ -5,6 +5,8 @@ mod world;
 
 use rstest::rstest;
 
+use super::{Federation, Input, Known, Life, LinkId, Message, Output};
+use crate::base::{Out, Time};
 use world::World;
 
 /// News is gathered for this long, and then takes this long over one link at most.
@@ -105,6 +107,29 @@ fn an_event_crosses_a_link_once() {
     world.publish(0, "a.d", 5);
     world.run_ms(100);
     assert_eq!(world.gathered(4), [(0, 1, 0), (0, 5, 2)]);
+}
+
+/// Who is called as a broker that began later is told once, and again when it is so again.
+#[rstest]
+#[case::later(&[9, 9], 1)]
+#[case::itself(&[5, 5], 0)]
+#[case::its_own_earlier_life(&[4], 0)]
+#[case::gone_and_come(&[9, 5, 9], 2)]
+fn a_name_that_is_taken(#[case] epochs: &[u64], #[case] told: usize) {
+    let life = |node: &str, epoch| Life { node: node.into(), epoch };
+    let mut federation = Federation::new(life("a", 5), 1);
+    let (link, mut out) = (LinkId(1), Out::new());
+    let up = Input::Up { link, peer: life("b", 1), cost_us: 1 };
+    federation.handle(Time::default(), up, &mut out);
+    for &epoch in epochs {
+        let digest = vec![Known { life: life("a", epoch), version: 3 }];
+        let message = Message::Digest(digest);
+        federation.handle(Time::default(), Input::Heard { link, message }, &mut out);
+    }
+    let rivals = out.drain().filter(|output| matches!(output, Output::Rival { epoch: 9 }));
+    assert_eq!(rivals.count(), told);
+    let state = if epochs.last() == Some(&9) { "taken" } else { "self" };
+    assert_eq!(federation.describe()["nodes"][0]["state"], state);
 }
 
 /// Fifty brokers with a few links each know all of each other within ten rounds of gossip.

@@ -213,6 +213,7 @@ impl World {
                     assert!(gathered.iter().all(|(_, known, _)| *known != message), "twice");
                     gathered.push((number(&from), message, lost));
                 }
+                Output::Rival { epoch } => panic!("{node} has a name of its own, and not {epoch}"),
                 Output::Cost { .. } => {}
             }
         }

@@ -146,19 +146,30 @@ impl<'a> Cursor<'a> {
     /// Passes one value, checking all of it, and returns where it stands.
     #[inline]
     pub fn skip(&mut self) -> Result<Range<usize>, Fault> {
+        self.pass().map(|(range, _)| range)
+    }
+
+    /// The same, and whether it is a string that stands between its quotes as it is meant.
+    #[inline]
+    pub fn pass(&mut self) -> Result<(Range<usize>, bool), Fault> {
         self.space();
         let start = self.at;
         let room = self.limit - self.depth;
+        let mut plain = false;
         self.at = match self.kind {
             Kind::Json => match self.bytes.get(start) {
                 Some(b'{' | b'[') => json::skip(self.bytes, start, room, self.limit)?,
-                Some(b'"') => json::string(self.bytes, start)?,
+                Some(b'"') => {
+                    let text = json::text(self.bytes, start)?;
+                    plain = text.is_plain();
+                    text.end
+                }
                 _ => json::scalar(self.bytes, start)?,
             },
             Kind::MsgPack => msgpack::skip(self.bytes, start, room, self.limit)?,
             Kind::Bytes => self.bytes.len(),
         };
-        Ok(start..self.at)
+        Ok((start..self.at, plain))
     }
 
     /// Checks that nothing but white space follows.
@@ -296,20 +307,47 @@ impl<'a> Cursor<'a> {
         if !self.more(state, b'}')? {
             return Ok(None);
         }
+        self.key_here().map(Some)
+    }
+
+    /// The next key as `find` knows it; what it does not know is told as `Some(None)`.
+    #[inline]
+    pub fn known_key<T>(
+        &mut self,
+        state: &mut MapState,
+        find: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Option<Option<T>>, Fault> {
+        if !self.more(state, b'}')? {
+            return Ok(None);
+        }
+        if self.kind == Kind::Json && self.bytes.get(self.at) == Some(&b'"') {
+            // Compared where it stands, as nearly all keys can be.
+            let text = json::scan(self.bytes, self.at)?;
+            if text.is_plain() {
+                let found = find(&self.bytes[self.at + 1..text.end - 1]);
+                self.at = json::colon(self.bytes, text.end)?;
+                return Ok(Some(found));
+            }
+        }
+        let key = self.key_here()?;
+        Ok(Some(key.and_then(|(key, _)| find(key.as_bytes()))))
+    }
+
+    fn key_here(&mut self) -> Result<Option<(Cow<'a, str>, bool)>, Fault> {
         if self.kind == Kind::Json {
             if self.bytes.get(self.at) != Some(&b'"') {
                 return Err(Fault::syntax(self.at, "expected a key in quotes"));
             }
             let (key, end, whole) = json::read(self.bytes, self.at)?;
             self.at = json::colon(self.bytes, end)?;
-            return Ok(Some(Some((key, whole))));
+            return Ok(Some((key, whole)));
         }
         if let Head::Text { start, end } = msgpack::head(self.bytes, self.at)? {
             self.at = end;
-            return Ok(Some(Some((Cow::Borrowed(json::utf8(self.bytes, start, end)?), true))));
+            return Ok(Some((Cow::Borrowed(json::utf8(self.bytes, start, end)?), true)));
         }
         self.skip()?;
-        Ok(Some(None))
+        Ok(None)
     }
 
     /// Reads a string, and tells whether all of it is Unicode: a lone surrogate is U+FFFD in it.

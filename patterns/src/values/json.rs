@@ -25,6 +25,14 @@ pub(super) struct Text {
     pub(super) ascii: bool,
 }
 
+impl Text {
+    /// Whether the bytes between the quotes are the text.
+    #[inline]
+    pub(super) const fn is_plain(self) -> bool {
+        self.ascii && !self.escaped
+    }
+}
+
 /// The first position from `at` that is not white space.
 #[inline]
 pub(super) fn space(b: &[u8], mut at: usize) -> usize {
@@ -223,11 +231,17 @@ pub(super) fn short_number(b: &[u8], start: usize) -> Option<(Number, usize)> {
 /// Checks the string whose opening quote is at `at` and returns where it ends.
 #[inline]
 pub(super) fn string(b: &[u8], at: usize) -> Result<usize, Fault> {
+    text(b, at).map(|text| text.end)
+}
+
+/// The same, and what it is like.
+#[inline]
+pub(super) fn text(b: &[u8], at: usize) -> Result<Text, Fault> {
     let text = scan(b, at)?;
     if !text.ascii {
         utf8(b, at + 1, text.end - 1)?;
     }
-    Ok(text.end)
+    Ok(text)
 }
 
 /// Finds the end of the string whose opening quote is at `start`; leaves UTF-8 to the caller.

@@ -78,7 +78,11 @@ struct Fields<'a> {
     range: std::ops::Range<usize>,
     /// Start and end of each value; both 0 where there is none.
     spans: [(u32, u32); Field::COUNT],
+    /// Which are strings that stand there as they are meant.
+    plain: u128,
 }
+
+const _: () = assert!(Field::COUNT <= 128, "a bit for each");
 
 fn takes(field: Field, what: &str) -> Refusal {
     let name = field.name();
@@ -92,7 +96,7 @@ fn missing(field: Field) -> Refusal {
 
 impl<'a> Fields<'a> {
     fn new(cursor: Cursor<'a>) -> Self {
-        Self { cursor, range: 0..0, spans: [(0, 0); Field::COUNT] }
+        Self { cursor, range: 0..0, spans: [(0, 0); Field::COUNT], plain: 0 }
     }
 
     /// The fields of an object that has been checked.
@@ -107,11 +111,12 @@ impl<'a> Fields<'a> {
         cursor.peek()?;
         let start = cursor.at();
         let mut map = cursor.map()?;
-        while let Some(key) = cursor.any_key(&mut map)? {
-            let field = key.and_then(|key| Field::find(key.as_bytes()));
-            let range = cursor.skip()?;
+        while let Some(field) = cursor.known_key(&mut map, Field::find)? {
+            let (range, plain) = cursor.pass()?;
             if let Some(field) = field {
                 self.spans[field as usize] = (range.start as u32, range.end as u32);
+                let bit = 1 << field as u32;
+                self.plain = if plain { self.plain | bit } else { self.plain & !bit };
             }
         }
         self.range = start..cursor.at();
@@ -151,6 +156,13 @@ impl<'a> Fields<'a> {
     }
 
     fn text(&self, field: Field) -> Result<Option<Text<'a>>, Refusal> {
+        if self.plain >> field as u32 & 1 == 1 {
+            let (start, end) = self.spans[field as usize];
+            let within = &self.cursor.bytes()[start as usize + 1..end as usize - 1];
+            if let Ok(text) = std::str::from_utf8(within) {
+                return Ok(Some(Text(text.into())));
+            }
+        }
         self.get(field, "a string", |cursor| cursor.string().map(Text))
     }
 

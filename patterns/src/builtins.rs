@@ -201,8 +201,7 @@ fn check(call: &Call) -> Result<Builtin, Refusal> {
                 }
                 let range = cursor.skip().map_err(bad_args("steps"))?;
                 let steps = source.as_ref();
-                part.steps =
-                    steps.map(|all| Value { kind: all.kind, bytes: all.bytes.slice(range) });
+                part.steps = steps.map(|all| Value::new(all.kind, all.bytes.slice(range)));
             }
             "refs" => part.options.refs = refs(&cursor.string().map_err(bad_args("refs"))?)?,
             "return" => part.options.returns = returns(cursor)?,

@@ -201,7 +201,7 @@ fn event(topic: &[u8], frames: usize, payload: Bytes, headers: Bytes) -> Result<
     }
     bound("payload", payload.len(), ATTACHMENT_BYTES)?;
     let headers = if frames == 3 { Some(read_headers(headers)?) } else { None };
-    let payload = Value { kind: Kind::Bytes, bytes: payload };
+    let payload = Value::new(Kind::Bytes, payload);
     Ok(Event { topic: SmolStr::new(topic), payload, headers, message: RunId(0) })
 }
 

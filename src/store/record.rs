@@ -114,10 +114,10 @@ pub(super) fn decode(key: &[u8], record: &[u8]) -> Option<Record> {
     let [topic, headers, payload, key, reason, note] = parts;
     let event = Event {
         topic: text(&topic)?.into(),
-        payload: Value { kind: kind(flags >> 6)?, bytes: payload },
+        payload: Value::new(kind(flags >> 6)?, payload),
         headers: match flags & HAS_HEADERS {
             0 => None,
-            _ => Some(Value { kind: kind((flags >> 4) & 3)?, bytes: headers }),
+            _ => Some(Value::new(kind((flags >> 4) & 3)?, headers)),
         },
         message: RunId(u128_at(record, 32)),
     };
@@ -205,7 +205,7 @@ mod tests {
 
     fn values() -> impl Strategy<Value = Value> {
         (kinds(), prop::collection::vec(any::<u8>(), 0..300))
-            .prop_map(|(kind, bytes)| Value { kind, bytes: bytes.into() })
+            .prop_map(|(kind, bytes)| Value::new(kind, bytes.into()))
     }
 
     fn deaths() -> impl Strategy<Value = Box<Death>> {

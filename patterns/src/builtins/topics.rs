@@ -42,7 +42,7 @@ pub(super) fn small(
 
 /// The value the cursor stands before.
 pub(super) fn value(of: &Value, cursor: &mut Cursor<'_>) -> Result<Value, Fault> {
-    Ok(Value { kind: of.kind, bytes: of.bytes.slice(cursor.skip()?) })
+    Ok(Value::new(of.kind, of.bytes.slice(cursor.skip()?)))
 }
 
 pub(super) fn publish(call: &Call) -> Result<Builtin, Refusal> {

@@ -58,7 +58,7 @@ impl Answer {
     /// It as a payload: bytes as such, all else as JSON.
     pub fn payload(&self) -> Result<Value, String> {
         match &self.0 {
-            Cel::Bytes(bytes) => Ok(Value { kind: Kind::Bytes, bytes: bytes.to_vec().into() }),
+            Cel::Bytes(bytes) => Ok(Value::new(Kind::Bytes, bytes.to_vec().into())),
             _ => self.json().map(Value::json),
         }
     }

@@ -199,8 +199,8 @@ impl Federation {
         let headers = spread.headers.clone();
         let event = Event {
             topic: spread.topic.clone(),
-            payload: Value { kind, bytes: spread.payload.clone() },
-            headers: headers.map(|bytes| Value { kind: Kind::Json, bytes }),
+            payload: Value::new(kind, spread.payload.clone()),
+            headers: headers.map(|bytes| Value::new(Kind::Json, bytes)),
             message: RunId(spread.message),
         };
         out.push(Output::Event { from: node.clone(), event: Arc::new(event), lost });

@@ -103,7 +103,7 @@ impl Fields<'_> {
     /// A value as it stands: it shares the bytes of its part, which live as long as the graph.
     fn value(&mut self, field: &str) -> Parsed<Value> {
         let range = self.skip(field)?;
-        Ok(Value { kind: self.part.kind, bytes: self.part.bytes.slice(range) })
+        Ok(Value::new(self.part.kind, self.part.bytes.slice(range)))
     }
 
     fn container(&mut self, field: &str, shape: Shape) -> Parsed<Value> {

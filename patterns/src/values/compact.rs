@@ -17,7 +17,7 @@ pub fn compact(value: Value) -> Result<Value, Fault> {
             let mut frames = Frames::new();
             msgpack_to_json(&value.bytes, &mut text, &mut frames).map_err(Fault::in_value)?;
             match frames.is_empty() {
-                true => Ok(Value::json(text)),
+                true => Ok(Value::checked(Kind::Json, text.into())),
                 false => Err(Fault::unencodable("bytes in it, which JSON does not have")),
             }
         }
@@ -27,7 +27,7 @@ pub fn compact(value: Value) -> Result<Value, Fault> {
                 None => value.bytes,
                 Some(first) => without_space(&value.bytes, first),
             };
-            Ok(Value { kind: Kind::Json, bytes })
+            Ok(Value::checked(Kind::Json, bytes))
         }
     }
 }
@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(code(Value::json("[".repeat(200) + &"]".repeat(200))), Code::TooDeep);
         assert_eq!(code(Value::msgpack(&b"\x81"[..])), Code::BadValue);
         assert_eq!(code(Value::msgpack(&b"\x81\xA1a\xC4\x01x"[..])), Code::UnencodableValue);
-        let bytes = Value { kind: Kind::Bytes, bytes: Bytes::from_static(b"x") };
+        let bytes = Value::new(Kind::Bytes, Bytes::from_static(b"x"));
         assert_eq!(code(bytes), Code::UnencodableValue);
     }
 

@@ -56,9 +56,8 @@ pub fn append_value(value: &Value, own: &[Bytes], target: Target<'_>) -> Result<
     let own = (!own.is_empty()).then_some(own);
     let marks = if own.is_some() || quoting { frame_marks(value) } else { Ok(Vec::new()) };
     let marks = marks.map_err(Fault::in_value)?;
-    let source = &value.bytes[..];
-    let emission =
-        Emission { source, from: value.kind, to, marks: &marks, own, quoting, out, frames };
+    let (source, from, checked) = (&value.bytes[..], value.kind, value.is_checked());
+    let emission = Emission { source, from, checked, to, marks: &marks, own, quoting, out, frames };
     emission.whole().map_err(Fault::in_value)
 }
 
@@ -68,7 +67,7 @@ fn append_part(body: &Body, at: Option<&str>, target: Target<'_>) -> Result<(), 
     let place = pointer::locate_in(body, path).map_err(Fault::in_value)?;
     let own = if place.quoted { &[] } else { &body.frames[..] };
     let bytes = body.value.bytes.slice(place.range);
-    append_value(&Value { kind: body.value.kind, bytes }, own, target)
+    append_value(&Value::new(body.value.kind, bytes), own, target)
 }
 
 /// Builds `value` with what its `marks` name in their places, in the encoding it has.
@@ -112,7 +111,7 @@ pub fn compose<'b>(
         }
     }
     out.extend_from_slice(&value.bytes[from..]);
-    Ok(Value { kind: value.kind, bytes: out.into() })
+    Ok(Value::new(value.kind, out.into()))
 }
 
 /// Writes a part of `value` so that whoever reads the message sees it as it is.
@@ -124,7 +123,7 @@ fn put_data(
     out: &mut Vec<u8>,
 ) -> Result<(), Fault> {
     let bytes = value.bytes.slice(start as usize..end as usize);
-    let body = Body { value: Value { kind: value.kind, bytes }, frames: Frames::new() };
+    let body = Body { value: Value::new(value.kind, bytes), frames: Frames::new() };
     append(&body, value.kind, quoting, out, &mut Frames::new())
 }
 

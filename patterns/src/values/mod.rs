@@ -42,9 +42,9 @@ pub use transcode::{json_to_msgpack, msgpack_to_json};
 
 /// The encoding of a value's bytes. The numbers are on the wire, in the bincode batch.
 ///
-/// It stands in every value, and a whole word of it is moved in one piece.
+/// It stands in every value, and half a word of it is moved in one piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u64)]
+#[repr(u32)]
 pub enum Kind {
     /// Bytes that nobody looks into.
     Bytes = 0,
@@ -55,23 +55,55 @@ pub enum Kind {
 }
 
 /// One value, as it came.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Value {
     /// How `bytes` are encoded.
     pub kind: Kind,
     /// The encoded value.
     pub bytes: Bytes,
+    /// Whether every byte is known to be as the encoding wants it, so that nobody looks again.
+    checked: Checked,
 }
 
+/// Beside the [`Kind`], as large as that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+enum Checked {
+    No = 0,
+    Yes = 1,
+}
+
+impl PartialEq for Value {
+    fn eq(&self, other: &Self) -> bool {
+        (self.kind, &self.bytes) == (other.kind, &other.bytes)
+    }
+}
+
+impl Eq for Value {}
+
 impl Value {
+    /// A value that is checked when it is looked into, or goes into another.
+    #[inline]
+    #[must_use]
+    pub const fn new(kind: Kind, bytes: Bytes) -> Self {
+        Self { kind, bytes, checked: Checked::No }
+    }
+
+    /// A value every byte of which was checked as it was read.
+    #[inline]
+    #[must_use]
+    pub const fn checked(kind: Kind, bytes: Bytes) -> Self {
+        Self { kind, bytes, checked: Checked::Yes }
+    }
+
     /// A value of JSON text without space around it.
     pub fn json(text: impl Into<Bytes>) -> Self {
-        Self { kind: Kind::Json, bytes: text.into() }
+        Self::new(Kind::Json, text.into())
     }
 
     /// A value of encoded MessagePack.
     pub fn msgpack(bytes: impl Into<Bytes>) -> Self {
-        Self { kind: Kind::MsgPack, bytes: bytes.into() }
+        Self::new(Kind::MsgPack, bytes.into())
     }
 
     /// The JSON text of something of the broker's own.
@@ -80,17 +112,25 @@ impl Value {
     /// Where JSON cannot hold it: a map whose keys are not text.
     #[must_use]
     pub fn from_serialize<T: Serialize + ?Sized>(of: &T) -> Self {
-        Self::json(serde_json::to_vec(of).expect("the broker's own types are JSON"))
+        let text = serde_json::to_vec(of).expect("the broker's own types are JSON");
+        Self::checked(Kind::Json, text.into())
     }
 
     /// Nothing.
     #[must_use]
     pub const fn null() -> Self {
-        Self { kind: Kind::Json, bytes: Bytes::from_static(b"null") }
+        Self::checked(Kind::Json, Bytes::from_static(b"null"))
     }
 
-    /// Checks every byte of it.
+    fn is_checked(&self) -> bool {
+        self.checked == Checked::Yes
+    }
+
+    /// Checks every byte of it, if nobody has.
     pub fn check(&self) -> Result<(), Fault> {
+        if self.is_checked() {
+            return Ok(());
+        }
         let mut cursor = Cursor::of(self);
         cursor.skip().and_then(|_| cursor.end()).map_err(Fault::in_value)
     }
@@ -118,7 +158,7 @@ impl Body {
     /// Bytes that nobody looks into.
     #[must_use]
     pub const fn bytes(bytes: Bytes) -> Self {
-        Self::plain(Value { kind: Kind::Bytes, bytes })
+        Self::plain(Value::new(Kind::Bytes, bytes))
     }
 }
 

@@ -15,7 +15,7 @@ pub fn payload(value: Value, frames: &Frames) -> Result<Value, Fault> {
         return Ok(value);
     }
     if let Some(bytes) = msgpack::whole_bytes(&value) {
-        return Ok(Value { kind: Kind::Bytes, bytes });
+        return Ok(Value::new(Kind::Bytes, bytes));
     }
     if frames.is_empty() {
         return compact(value);
@@ -27,7 +27,7 @@ pub fn payload(value: Value, frames: &Frames) -> Result<Value, Fault> {
     {
         let frame = (number as usize).checked_sub(1).and_then(|index| frames.get(index));
         let absent = || Fault::BadFrame(format!("frame {number} did not come").into());
-        return Ok(Value { kind: Kind::Bytes, bytes: frame.ok_or_else(absent)?.clone() });
+        return Ok(Value::new(Kind::Bytes, frame.ok_or_else(absent)?.clone()));
     }
     if marks.iter().any(|mark| mark.frame().is_some()) {
         return Err(Fault::BadFrame("a payload is an attachment or holds none".into()));

@@ -645,7 +645,7 @@ mod properties {
             What::Frame(number) => format!("frame {number}"),
             What::Lit { start, end } => {
                 let held = value.bytes.slice(*start as usize..*end as usize);
-                format!("lit {}", parsed(&Value { kind: value.kind, bytes: held }))
+                format!("lit {}", parsed(&Value::new(value.kind, held)))
             }
         };
         Ok(marks.iter().map(line).collect())

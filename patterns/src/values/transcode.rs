@@ -42,6 +42,8 @@ pub(super) struct Emission<'s, 'o> {
     /// The value's bytes and encoding, and the encoding it goes into.
     pub(super) source: &'s [u8],
     pub(super) from: Kind,
+    /// Whether the value is known to be as that encoding wants it.
+    pub(super) checked: bool,
     pub(super) to: Kind,
     /// The outermost tags in `source`, or what looks like them.
     pub(super) marks: &'s [Mark],
@@ -73,10 +75,11 @@ impl<'s, 'o> Emission<'s, 'o> {
         out: &'o mut Vec<u8>,
         frames: &'o mut Frames,
     ) -> Self {
-        Self { source, from, to, marks: &[], own: None, quoting: false, out, frames }
+        let (checked, marks, own, quoting) = (false, &[][..], None, false);
+        Self { source, from, checked, to, marks, own, quoting, out, frames }
     }
 
-    /// Writes all of the source, having checked it.
+    /// Writes all of the source, having checked it unless somebody has.
     pub(super) fn whole(mut self) -> Result<(), Fault> {
         if self.from != self.to {
             let mut cursor = Cursor::new(self.from, self.source, json::DEPTH);
@@ -90,9 +93,11 @@ impl<'s, 'o> Emission<'s, 'o> {
             }
             return Ok(());
         }
-        let mut cursor = Cursor::new(self.from, self.source, json::DEPTH);
-        cursor.skip()?;
-        cursor.end()?;
+        if !self.checked {
+            let mut cursor = Cursor::new(self.from, self.source, json::DEPTH);
+            cursor.skip()?;
+            cursor.end()?;
+        }
         let mut at = 0;
         for mark in self.marks {
             self.out.extend_from_slice(&self.source[at..mark.start as usize]);

@@ -35,7 +35,7 @@ impl Draft {
     }
 
     pub(super) fn bytes(&mut self, bytes: Bytes) {
-        self.payload = Value { kind: Kind::Bytes, bytes };
+        self.payload = Value::new(Kind::Bytes, bytes);
     }
 
     pub(super) fn headers<T: Serialize + ?Sized>(&mut self, headers: &T) {

@@ -83,7 +83,7 @@ fn unwrap(role: Role, values: &mut [&mut Value], own: &mut Frames) -> Result<(),
             && mark.range() == (0..value.bytes.len())
             && let Some(bytes) = own.pop()
         {
-            **value = Value { kind: Kind::Bytes, bytes };
+            **value = Value::new(Kind::Bytes, bytes);
         }
     }
     if role == Role::Payload && !own.is_empty() {

@@ -384,7 +384,7 @@ fn copy_about(whole: &Value, out: &mut Vec<u8>) -> Result<(), Fault> {
         json::put_string(out, &key);
         out.push(b':');
         let target = Target { to: Kind::Json, quoting: false, out, frames: &mut Frames::new() };
-        append_value(&Value { kind: whole.kind, bytes }, &[], target)?;
+        append_value(&Value::new(whole.kind, bytes), &[], target)?;
     }
     cursor.end()
 }

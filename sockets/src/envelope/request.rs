@@ -82,7 +82,12 @@ impl Context<'_> {
     #[inline]
     pub(super) fn value(&self, raw: &Raw<'_>) -> Value {
         let start = raw.bytes.0.as_ptr() as usize - self.body.as_ptr() as usize;
-        Value { kind: raw.kind.0, bytes: share(self.body, start..start + raw.bytes.0.len()) }
+        let bytes = share(self.body, start..start + raw.bytes.0.len());
+        // An object is checked to its last byte as it is read; a bincode batch is not looked into.
+        match self.binary {
+            true => Value::new(raw.kind.0, bytes),
+            false => Value::checked(raw.kind.0, bytes),
+        }
     }
 
     fn optional(&self, raw: Option<&Raw<'_>>) -> Option<Value> {

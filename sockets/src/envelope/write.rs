@@ -307,7 +307,7 @@ impl Writer<'_> {
         while let Some(key) = cursor.key(&mut map)? {
             let bytes = whole.bytes.slice(cursor.skip()?);
             self.name(&key);
-            self.value(&Value { kind: whole.kind, bytes }, raw)?;
+            self.value(&Value::new(whole.kind, bytes), raw)?;
         }
         Ok(())
     }

@@ -63,7 +63,7 @@ fn stock_peers_are_heard_over_every_transport(#[values(Publishers, Pushers)] sou
         let first = event(&mut inlet);
         assert_eq!(inlet.bytes(), 13);
         assert_eq!(first.topic, "orders.eu");
-        assert_eq!(first.payload, Value { kind: Kind::Bytes, bytes: "\x00any".into() });
+        assert_eq!(first.payload, Value::new(Kind::Bytes, "\x00any".into()));
         assert_eq!((&first.headers, first.message), (&None, RunId(0)));
         assert!(event(&mut inlet).payload.bytes.is_empty());
         assert_eq!(inlet.receive(), Ok(None));

@@ -83,10 +83,8 @@ impl Words<'_> {
     /// `topic payload`; a payload that is no JSON is bytes.
     pub(super) fn event(&mut self) -> Arc<Event> {
         let topic = self.word().into();
-        let payload = self.value().unwrap_or_else(|| Value {
-            kind: Kind::Bytes,
-            bytes: self.word().to_owned().into_bytes().into(),
-        });
+        let bytes = |word: &str| Value::new(Kind::Bytes, word.to_owned().into_bytes().into());
+        let payload = self.value().unwrap_or_else(|| bytes(self.word()));
         let headers = self.option("headers").map(Value::json);
         Arc::new(Event { topic, payload, headers, message: RunId(0) })
     }

@@ -129,13 +129,32 @@ fn a_broken_value_cannot_break_out(#[case] value: &str, #[case] text: &str) {
 
 #[test]
 fn bytes_as_arguments_are_one_argument() {
-    let args = Value { kind: Kind::Bytes, bytes: Bytes::from_static(b"raw") };
+    let args = Value::new(Kind::Bytes, Bytes::from_static(b"raw"));
     let call = Call { fun: "f".into(), args: Some(args), ..Call::default() };
     let run = Reply::Run(Run { id: run(), call: call.into(), deadline_ms: 5, attempt: 1 });
     let message = lone(Encoding::Json, &run).unwrap();
     let line = message_line(&message);
     let args = line.split("\"args\":").nth(1);
     assert_eq!(args, Some("[{\"$frame\":1}],\"deadline_ms\":5,\"attempt\":1} +raw"));
+}
+
+/// A bincode batch is not looked into as it comes: what goes into an object is checked then.
+#[rstest]
+#[case("[1]", None)]
+#[case("[1", Some(Code::BadValue))]
+#[case("[1],\"fun\":\"g\"", Some(Code::BadValue))]
+fn what_came_in_bincode_is_checked_where_it_goes(#[case] args: &str, #[case] code: Option<Code>) {
+    let call = Call { id: "a".into(), fun: "f".into(), args: Some(json(args)), ..Call::default() };
+    let frame = lone(Encoding::Bincode, &call).unwrap().body;
+    let mut came = None;
+    let taken = decode(&frame, vec![], &Limits::default(), &mut |item| came = item.result.ok());
+    let (Ok(_), Some(Request::Call(call))) = (taken, came) else { panic!("it is a call") };
+    let run = Reply::Run(Run { id: run(), call, deadline_ms: 5, attempt: 1 });
+    let mut batch = Batch::new(Encoding::Json);
+    assert_eq!(
+        batch.push(&run).err().map(|fault| fault.refusal().code),
+        code.map(|code| code.as_str().into())
+    );
 }
 
 fn with(options: CallOptions) -> Call {

@@ -128,7 +128,7 @@ fn topic_requests() -> Vec<(&'static str, Request)> {
         let (id, patterns) = (Some("s1".into()), patterns.map(json));
         Request::Subscribe(Box::new(Subscribe { id, patterns, credit, replay }))
     };
-    let raw = Value { kind: Kind::Bytes, bytes: "raw".into() };
+    let raw = Value::new(Kind::Bytes, "raw".into());
     let (texts, eu) = ("[\"orders.*.created\",\"#\"]", Some("[\"orders.eu.#\"]"));
     vec![
         ("publish", publish(json("{\"total\":12.5}"), None, true)),
@@ -154,7 +154,7 @@ fn topic_replies() -> Vec<(&'static str, Reply)> {
         let (event, pattern) = (event(payload, headers, run()), "orders.#".into());
         Reply::Event(Delivery { event, pattern, seq: 41, missed })
     };
-    let raw = Value { kind: Kind::Bytes, bytes: "raw".into() };
+    let raw = Value::new(Kind::Bytes, "raw".into());
     vec![
         ("published", Reply::Published { id: "e1".into(), message: run() }),
         ("subscribed", subscribed(None)),

@@ -18,7 +18,7 @@ fn heard_json(text: &str, attached: &[&str]) -> String {
 }
 
 fn bytes(of: &'static str) -> Value {
-    Value { kind: Kind::Bytes, bytes: Bytes::from_static(of.as_bytes()) }
+    Value::new(Kind::Bytes, Bytes::from_static(of.as_bytes()))
 }
 
 fn event(topic: &str, payload: Value, headers: Option<&str>, message: RunId) -> Arc<Event> {

@@ -23,7 +23,7 @@ fn delivery(payload: Value, headers: Option<&str>) -> Reply {
 }
 
 fn bytes(of: &'static str) -> Value {
-    Value { kind: Kind::Bytes, bytes: Bytes::from_static(of.as_bytes()) }
+    Value::new(Kind::Bytes, Bytes::from_static(of.as_bytes()))
 }
 
 #[rstest]

@@ -10,7 +10,7 @@ fn message(topic: &str, payload: Value, headers: Option<&str>, message: RunId) -
 }
 
 fn raw() -> Value {
-    Value { kind: Kind::Bytes, bytes: "raw".into() }
+    Value::new(Kind::Bytes, "raw".into())
 }
 
 pub(super) fn requests() -> Vec<(&'static str, Request)> {

@@ -203,8 +203,9 @@ impl Guest {
             }
             (Role::Worker { .. }, Reply::Offered { .. } | Reply::Cancel { .. })
             | (Role::Taker { .. }, Reply::Consumed { .. }) => {}
-            (Role::Sender { open }, Reply::Sent { id, message, queues, .. }) => {
-                ledger.sent(&open.remove(id).expect("one outcome"), *message, *queues);
+            (Role::Sender { open }, Reply::Sent { id, message, queues, near, .. }) => {
+                let target = open.remove(id).expect("one outcome");
+                ledger.sent(&target, *message, *queues, *near);
             }
             (Role::Sender { open }, Reply::Error { id: Some(id), .. }) => {
                 open.remove(id).expect("one outcome");

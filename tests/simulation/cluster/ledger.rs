@@ -25,6 +25,8 @@ struct Copies {
     attempt: u32,
     /// It may be settled: the broker was lost that could have told.
     unsure: bool,
+    /// It came again after that.
+    late: bool,
 }
 
 /// What was counted, of all seeds.
@@ -55,19 +57,30 @@ impl Tally {
     }
 }
 
+/// A message that is safe: where it was sent, how many queues were said to have it, and whether
+/// it was to be handed over to another broker.
+#[derive(Debug)]
+struct Safe {
+    queue: Option<SmolStr>,
+    queues: u32,
+    near: bool,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     calls: BTreeMap<u64, Called>,
-    /// Messages that are safe: where they were sent, and how many queues were said to have them.
-    sent: BTreeMap<u64, (Option<SmolStr>, u32)>,
+    sent: BTreeMap<u64, Safe>,
     copies: BTreeMap<(SmolStr, u64), Copies>,
     names: BTreeMap<u64, RunId>,
     /// How many messages of a queue may be settled, nobody knows which.
     taken: BTreeMap<String, u32>,
     next: u64,
     pub(super) refused: u64,
-    /// Whether a message may come again that was settled: its queue's broker has forgotten it.
+    /// Whether a message may come again that was settled: its queue's broker was killed, and has
+    /// forgotten that it was handed over already.
     pub(super) forgetful: bool,
+    /// Whether disks fail, so that it may have been settled in vain.
+    pub(super) worn: bool,
     pub(super) tally: Tally,
 }
 
@@ -110,10 +123,11 @@ impl Ledger {
         self.calls.get_mut(&number).expect("a call").lost = true;
     }
 
-    pub(super) fn sent(&mut self, target: &Target, message: RunId, queues: u32) {
+    pub(super) fn sent(&mut self, target: &Target, message: RunId, queues: u32, near: bool) {
         assert!(queues > 0 && (target.queue.is_none() || queues == 1), "{target:?}: {queues}");
         self.named(target.number, message);
-        let twice = self.sent.insert(target.number, (target.queue.clone(), queues));
+        let safe = Safe { queue: target.queue.clone(), queues, near };
+        let twice = self.sent.insert(target.number, safe);
         assert!(twice.is_none(), "{target:?} was confirmed twice");
     }
 
@@ -130,8 +144,8 @@ impl Ledger {
         self.tally.again += u64::from(copy.delivered > 1);
         self.tally.twice += u64::from(copy.settled > 0);
         // What was under way to a broker that was lost may come late.
-        let comes = copy.settled == 0 || attempt < copy.attempt || self.forgetful;
-        assert!(comes, "{number} came again from {queue}: {copy:?}");
+        copy.late |= copy.settled > 0 && attempt >= copy.attempt;
+        assert!(!copy.late || self.forgetful, "{number} came again from {queue}: {copy:?}");
     }
 
     pub(super) fn acked(&mut self, queue: &SmolStr, number: u64, attempt: u32) {
@@ -155,9 +169,13 @@ impl Ledger {
         for (number, call) in &self.calls {
             assert!(call.lost || call.outcomes == 1, "call {number} has no outcome: {call:?}");
         }
-        for (number, (queue, queues)) in &self.sent {
+        for (number, Safe { queue, queues, near }) in &self.sent {
             let of = guests::queues().filter(|of| queue.as_ref().is_none_or(|queue| of == queue));
             let copies = of.filter_map(|of| self.copies.get(&(of, *number)));
+            let copies: Vec<&Copies> = copies.collect();
+            let late = copies.iter().any(|copy| copy.late);
+            assert!(!late || *near || self.worn, "{number} was settled in vain: {copies:?}");
+            let copies = copies.iter();
             let copies = copies.filter(|copy| copy.settled > 0 || copy.unsure).count();
             if copies < *queues as usize && !damaged.contains(number) {
                 let spare = queue.as_ref().and_then(|queue| self.taken.get_mut(queue.as_str()));

@@ -177,7 +177,7 @@ impl World {
         }
     }
 
-    /// One of each kind at each broker, and for each queue two who take from it.
+    /// One of each kind at each broker, and for most queues two who consume them.
     fn invite(&mut self) {
         let count = self.places.len();
         let mut roles = Vec::new();
@@ -194,16 +194,17 @@ impl World {
         }
         for (place, queue) in guests::queues().enumerate() {
             self.declare(place % count, &queue);
-            for _ in 0..if guests::has_takers(&queue) { 2 } else { 0 } {
+            let takers = if guests::has_takers(&queue) { 2 } else { 0 };
+            for _ in 0..takers {
                 let role = Role::Taker { queue: queue.clone(), in_hand: BTreeMap::new() };
                 roles.push((self.rng.below(count), role));
             }
         }
         for (at, role) in roles {
             let next_ns = self.after_ms(500);
-            let said = Guest { at, life: 0, role, next_ns };
-            let said = (self.guests.len(), self.guests.push(said)).0;
-            self.connect(said);
+            let guest = self.guests.len();
+            self.guests.push(Guest { at, life: 0, role, next_ns });
+            self.connect(guest);
         }
     }
 
@@ -234,8 +235,8 @@ impl World {
         self.trouble();
         self.until(TROUBLE_NS, |_| false);
         self.calm();
-        let emptied = self.until(TROUBLE_NS + REST_NS, |world| world.full().is_empty());
-        assert!(emptied, "something is left: {}", self.full());
+        let emptied = self.until(TROUBLE_NS + REST_NS, |world| world.left().is_empty());
+        assert!(emptied, "something is left: {}", self.left());
         self.guests.iter_mut().for_each(|guest| guest.next_ns = u64::MAX);
         let rested = self.until(self.now.mono_ns + REST_NS, |world| world.unrest().is_empty());
         assert!(rested, "it does not come to rest: {}", self.unrest());
@@ -500,7 +501,8 @@ impl World {
             let Place::Up(member) = place else { continue };
             member.store.wear_out(self.scenario.disk);
         }
-        self.ledger.forgetful = self.scenario.disk > 0;
+        (self.ledger.forgetful, self.ledger.worn) =
+            (self.scenario.disk > 0, self.scenario.disk > 0);
     }
 
     /// Nothing goes wrong any more, and nothing new is asked.
@@ -519,7 +521,7 @@ impl World {
     }
 
     /// What is not yet as it should be, but for those who ask for messages until there are none.
-    fn full(&mut self) -> String {
+    fn left(&mut self) -> String {
         let mut found = String::new();
         let count = self.places.len();
         if self.members().count() < count || !self.wires.iter().all(Wire::is_up) {
@@ -547,7 +549,7 @@ impl World {
 
     /// What is not yet as it should be.
     fn unrest(&mut self) -> String {
-        let mut found = self.full();
+        let mut found = self.left();
         for (number, guest) in self.guests.iter().enumerate() {
             if !guest.is_idle() {
                 found += &format!("guest {number} waits; ");

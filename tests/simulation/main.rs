@@ -35,7 +35,7 @@ use world::{Scenario, World};
 /// Runs of each scenario, unless `MPREG_SEEDS` says otherwise.
 const SEEDS: u64 = 40;
 /// The same of several brokers, by the number of these.
-const CLUSTER_SEEDS: u64 = 72;
+const CLUSTER_SEEDS: u64 = 48;
 /// What is told of a run that failed: its last moments.
 const LAST_LINES: usize = 40;
 
@@ -210,7 +210,7 @@ fn several_brokers(#[values(0, 1, 2, 3, 4, 5)] which: usize) {
     let scenario = CLUSTERS[which];
     let name = scenario.name;
     let mut sum = cluster::Tally::default();
-    for seed in seeds_of(CLUSTER_SEEDS / scenario.brokers.1 as u64) {
+    for seed in seeds_of((CLUSTER_SEEDS / scenario.brokers.1 as u64).max(1)) {
         let begin = |logs| cluster::World::new(scenario, seed, logs);
         let tally = play(begin, cluster::World::run, cluster::World::log, (seed, name));
         sum.add(&tally);

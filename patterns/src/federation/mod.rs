@@ -434,6 +434,9 @@ impl Federation {
     /// What another broker says about itself has come.
     fn delta(&mut self, now: Time, link: LinkId, delta: Delta, out: &mut Out<Output>) {
         let life = delta.life.clone();
+        if life.node == self.me.node {
+            self.compare_lives(Some(life.epoch), out);
+        }
         match self.catalog.take(link, delta) {
             Taken::Known => {}
             Taken::Nonsense => self.counters.nonsense += 1,

@@ -6,8 +6,9 @@
 //!
 //! * The configuration that libzmq's own `configure` would have found goes into CXXFLAGS, which
 //!   `cc` reads.
-//! * After the build, corrected copies of some files are compiled with the same settings, and
-//!   their objects take the places of the originals in the archive.
+//! * After the build, the files on a message's way are compiled once more, with the same settings
+//!   and some of them corrected, as one: so the compiler sees from one into the other. The object
+//!   takes the places of the originals in the archive.
 //!
 //! Needed on the machine: a C and C++ compiler, make and sh (the last two for libsodium).
 
@@ -65,6 +66,56 @@ const ZEROMQ_SRC: &[(&str, &str)] = &[
     ("HAVE_STRNLEN", "1"),
     ("ZMQ_HAVE_UIO", "1"),
     ("ZMQ_HAVE_STRUCT_SOCKADDR_UN", "1"),
+];
+
+/// The files that a message goes through, from the descriptor to the application and back. Their
+/// functions are short and call each other: about a third of their instructions are calls and
+/// returns where each file is an object of its own.
+const ON_THE_WAY: &[&str] = &[
+    // Messages and what carries them from thread to thread.
+    "msg.cpp",
+    "metadata.cpp",
+    "clock.cpp",
+    "err.cpp",
+    "signaler.cpp",
+    "mailbox.cpp",
+    "mailbox_safe.cpp",
+    "object.cpp",
+    "own.cpp",
+    "pipe.cpp",
+    // Choosing among pipes.
+    "fq.cpp",
+    "lb.cpp",
+    "dist.cpp",
+    "mtrie.cpp",
+    "trie.cpp",
+    "radix_tree.cpp",
+    // The network.
+    "decoder_allocators.cpp",
+    "v2_decoder.cpp",
+    "v2_encoder.cpp",
+    "v3_1_encoder.cpp",
+    "tcp.cpp",
+    "epoll.cpp",
+    "poller_base.cpp",
+    "io_object.cpp",
+    "io_thread.cpp",
+    "stream_engine_base.cpp",
+    "zmtp_engine.cpp",
+    "session_base.cpp",
+    // Sockets.
+    "socket_base.cpp",
+    "router.cpp",
+    "dealer.cpp",
+    "pair.cpp",
+    "xpub.cpp",
+    "xsub.cpp",
+    "pub.cpp",
+    "sub.cpp",
+    "push.cpp",
+    "pull.cpp",
+    "proxy.cpp",
+    "zmq.cpp",
 ];
 
 /// One change to one file of libzmq: `before` occurs exactly once and becomes `after`.
@@ -191,14 +242,9 @@ fn main() {
         .with_libsodium(Some(zeromq_src::LibLocation::new(sodium_lib, &sodium_include)))
         .build();
 
-    let archive = out_dir.join("lib").join("libzmq.a");
-    let mut files: Vec<&str> = CORRECTIONS.iter().map(|correction| correction.file).collect();
-    files.dedup();
-    for file in files {
-        let corrected = write_corrected(file, &out_dir);
-        let object = compile(&corrected, &out_dir, &sodium_include);
-        replace_object(&archive, &object, &format!("-{}", file.replace(".cpp", ".o")));
-    }
+    write_corrected(&out_dir);
+    let object = compile_as_one(ON_THE_WAY, &out_dir, &sodium_include);
+    replace_members(&out_dir.join("lib").join("libzmq.a"), ON_THE_WAY, &object);
 }
 
 /// A variable that cargo, or the build script of libsodium, must have set.
@@ -226,24 +272,31 @@ fn set_cxxflags() {
     unsafe { env::set_var("CXXFLAGS", flags) };
 }
 
-/// Writes a copy of the file with its corrections, beside the original tree; returns its path.
-fn write_corrected(file: &str, out_dir: &Path) -> PathBuf {
-    let original = out_dir.join("source").join("src").join(file);
-    let mut text = fs::read_to_string(&original).expect("zeromq-src leaves its sources here");
-    for correction in CORRECTIONS.iter().filter(|correction| correction.file == file) {
-        let found = text.matches(correction.before).count();
-        assert_eq!(found, 1, "{file} is not the text that its correction was written for");
-        text = text.replace(correction.before, correction.after);
+/// Writes copies of the files that have corrections, where they are found before the originals.
+fn write_corrected(out_dir: &Path) {
+    let corrected = out_dir.join("corrected");
+    fs::create_dir_all(&corrected).expect("OUT_DIR is writable");
+    let mut files: Vec<&str> = CORRECTIONS.iter().map(|correction| correction.file).collect();
+    files.dedup();
+    for file in files {
+        assert!(ON_THE_WAY.contains(&file), "{file} would not be compiled again");
+        let original = out_dir.join("source").join("src").join(file);
+        let mut text = fs::read_to_string(&original).expect("zeromq-src leaves its sources here");
+        for correction in CORRECTIONS.iter().filter(|correction| correction.file == file) {
+            let found = text.matches(correction.before).count();
+            assert_eq!(found, 1, "{file} is not the text that its correction was written for");
+            text = text.replace(correction.before, correction.after);
+        }
+        fs::write(corrected.join(file), text).expect("OUT_DIR is writable");
     }
-    let corrected = out_dir.join("corrected").join(file);
-    fs::create_dir_all(out_dir.join("corrected")).expect("OUT_DIR is writable");
-    fs::write(&corrected, text).expect("OUT_DIR is writable");
-    corrected
 }
 
-/// Compiles the one file as `zeromq-src` compiled the others, and returns the object.
-fn compile(file: &Path, out_dir: &Path, sodium_include: &Path) -> PathBuf {
-    let source = out_dir.join("source");
+/// Compiles the files as `zeromq-src` compiled them, but as one, and returns the object.
+fn compile_as_one(files: &[&str], out_dir: &Path, sodium_include: &Path) -> PathBuf {
+    let (source, corrected) = (out_dir.join("source"), out_dir.join("corrected"));
+    let one = corrected.join("on_the_way.cpp");
+    let text: String = files.iter().map(|file| format!("#include \"{file}\"\n")).collect();
+    fs::write(&one, text).expect("OUT_DIR is writable");
     let mut build = cc::Build::new();
     build
         .cpp(true)
@@ -254,32 +307,38 @@ fn compile(file: &Path, out_dir: &Path, sodium_include: &Path) -> PathBuf {
         .include(sodium_include)
         // Holds the empty platform.hpp that zeromq-src wrote.
         .include(out_dir)
-        .out_dir(out_dir.join("corrected"))
-        .file(file);
+        .out_dir(&corrected)
+        // The archive ends in an executable, where nobody puts another function in place of one:
+        // without this, none that could be is inlined.
+        .flag_if_supported("-fno-semantic-interposition")
+        .file(one);
     for (name, value) in ZEROMQ_SRC {
         build.define(name, *value);
     }
     build.compile_intermediates().remove(0)
 }
 
-/// Puts `object` into `archive`, in place of the one member whose name ends in `suffix`.
-fn replace_object(archive: &Path, object: &Path, suffix: &str) {
-    let members = run_archiver(&["t"], &[archive]);
-    let members: Vec<&str> = members.lines().filter(|name| name.ends_with(suffix)).collect();
-    let [member] = members[..] else {
-        panic!("expected one member *{suffix} in {}, found {members:?}", archive.display());
-    };
-
-    // The archiver replaces a member by the name of the file.
-    let renamed = object.with_file_name(member);
-    fs::rename(object, &renamed).expect("OUT_DIR is writable");
-    run_archiver(&["rs"], &[archive, &renamed]);
+/// Puts `object` into `archive`, in place of what was compiled of each of `files`.
+fn replace_members(archive: &Path, files: &[&str], object: &Path) {
+    let members = run_archiver(&["t"], archive, &[]);
+    let mut replaced = Vec::new();
+    for file in files {
+        let suffix = format!("-{}", file.replace(".cpp", ".o"));
+        let found: Vec<&str> = members.lines().filter(|name| name.ends_with(&suffix)).collect();
+        let [member] = found[..] else {
+            panic!("expected one member *{suffix} in {}, found {found:?}", archive.display());
+        };
+        replaced.push(Path::new(member));
+    }
+    run_archiver(&["d"], archive, &replaced);
+    run_archiver(&["rs"], archive, &[object]);
 }
 
 /// Runs `ar` (the one that `cc` chose) and returns what it printed.
-fn run_archiver(operation: &[&str], files: &[&Path]) -> String {
+fn run_archiver(operation: &[&str], archive: &Path, members: &[&Path]) -> String {
     let mut archiver = cc::Build::new().get_archiver();
-    let output = archiver.args(operation).args(files).output().expect("ar can be started");
+    archiver.args(operation).arg(archive).args(members);
+    let output = archiver.output().expect("ar can be started");
     assert!(
         output.status.success(),
         "ar {operation:?} failed: {}",

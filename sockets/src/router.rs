@@ -113,30 +113,29 @@ impl Router {
                 Err(zmq::Error::EINTR) => continue,
                 Err(error) => return Err(error),
             }
-            if let Some(incoming) = self.rest()? {
-                return Ok(Some(incoming));
+            // A message of nothing else is none.
+            if routing_id.get_more() {
+                return self.rest().map(Some);
             }
         }
     }
 
-    /// The frames after the routing id; `None` for a message without any.
-    fn rest(&self) -> Result<Option<Incoming>, zmq::Error> {
-        let mut first = Message::new();
-        if !self.socket.get_rcvmore()? {
-            return Ok(None);
-        }
-        self.socket.recv(&mut first, DONTWAIT)?;
-        let socket_type = first.gets("Socket-Type").map(|kind| kind == "REQ");
-        if socket_type.is_none() && !first.get_more() {
+    /// The frames after the routing id.
+    fn rest(&self) -> Result<Incoming, zmq::Error> {
+        let mut first = self.next()?;
+        let more = first.get_more();
+        // What a REQ sends begins with a frame that is empty, or the number of its request. Nobody
+        // else is asked for the type of his socket: that is a search through text.
+        let may_be_req = more && (first.is_empty() || first.len() == 4);
+        let may_be_notice = !more && (first.is_empty() || &*first == GONE);
+        let socket_type =
+            if may_be_req || may_be_notice { first.gets("Socket-Type") } else { None };
+        if may_be_notice && socket_type.is_none() {
             // No metadata: libzmq's own notice.
-            if first.is_empty() {
-                return Ok(Some(Incoming::Connected));
-            }
-            if &*first == GONE {
-                return Ok(Some(Incoming::Disconnected));
-            }
+            let is_empty = first.is_empty();
+            return Ok(if is_empty { Incoming::Connected } else { Incoming::Disconnected });
         }
-        let is_req = socket_type.unwrap_or(false);
+        let is_req = may_be_req && socket_type == Some("REQ");
         let mut prefix = Prefix::None;
         let mut body = first;
         if is_req && body.len() == 4 && body.get_more() {
@@ -158,7 +157,7 @@ impl Router {
                 frames.push(into_bytes(frame));
             }
         }
-        Ok(Some(Incoming::Message { is_req, prefix, body: into_bytes(body), frames }))
+        Ok(Incoming::Message { is_req, prefix, body: into_bytes(body), frames })
     }
 
     fn next(&self) -> Result<Message, zmq::Error> {

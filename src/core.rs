@@ -25,7 +25,7 @@ use mpreg_patterns::store::{Line, Told};
 use mpreg_sockets::envelope;
 use mpreg_sockets::inlet::Inlet;
 use mpreg_sockets::router::{Incoming, Prefix, Router, Sent};
-use mpreg_sockets::session::{Parcel, Refused};
+use mpreg_sockets::session::{LastEvent, Parcel, Refused};
 use mpreg_sockets::subscribe::SubscribeSocket;
 use mpreg_sockets::wait::Wait;
 use smol_str::SmolStr;
@@ -66,6 +66,7 @@ pub(crate) struct Core {
     outbox: Outbox<Parcel>,
     out: Out<node::Output>,
     outbox_out: Out<outbox::Output<Parcel>>,
+    last_event: LastEvent,
     traffic: Traffic,
     bytes_read: u64,
     items_read: u64,
@@ -112,6 +113,7 @@ impl Core {
             dirty: Vec::new(),
             out: Out::new(),
             outbox_out: Out::new(),
+            last_event: LastEvent::default(),
             traffic: Traffic::default(),
             bytes_read: 0,
             items_read: 0,
@@ -403,7 +405,7 @@ impl Core {
                 _ => {}
             }
         }
-        if let Err(refusal) = peer.session.push(reply) {
+        if let Err(refusal) = peer.session.push_sharing(reply, &mut self.last_event) {
             return self.unencodable(now, to, reply, refusal);
         }
         if !peer.dirty {
@@ -464,6 +466,7 @@ impl Core {
             let Some(slot) = self.dirty.pop() else { break };
             self.flush(now, slot);
         }
+        self.last_event.clear();
         self.store.send();
     }
 

@@ -10,7 +10,7 @@ use mpreg_patterns::outbox::Parcel as _;
 use mpreg_patterns::values::{Body, Value};
 use mpreg_sockets::envelope::{self, Batch, Encoding};
 use mpreg_sockets::router::Prefix;
-use mpreg_sockets::session::Session;
+use mpreg_sockets::session::{LastEvent, Session};
 
 use crate::Outcome;
 use crate::peers::text;
@@ -40,6 +40,7 @@ struct Bare {
     node: Node,
     limits: Limits,
     sessions: Vec<Session>,
+    last_event: LastEvent,
     out: Out<Output>,
     now: Time,
     /// Runs and deliveries that were handed out and not answered yet.
@@ -62,44 +63,54 @@ impl Bare {
         };
         let sessions = (0..peers).map(speaks).collect();
         let now = Time { mono_ns: 1_000, wall_ms: 1_700_000_000_000 };
-        Self { node, limits, sessions, out: Out::new(), now, handed: Vec::new(), bytes: 0 }
+        let (last_event, handed) = (LastEvent::default(), Vec::new());
+        Self { node, limits, sessions, last_event, out: Out::new(), now, handed, bytes: 0 }
     }
 
-    /// What a peer says, to its end.
+    /// What a peer says, to its end. It is a turn: what is due then is done.
     fn say(&mut self, from: u32, body: &Bytes) -> Outcome<()> {
-        let Self { node, limits, sessions, out, now, handed, bytes } = self;
-        let (peer, mut refused) = (PeerId { slot: from, generation: 1 }, None);
-        sessions[from as usize].begin(false, Prefix::None);
-        let decoded = envelope::decode(body, Vec::new(), limits, &mut |item| {
-            match sessions[from as usize].admit(item) {
-                Ok(request) => node.handle(*now, Input::Request { peer, request }, out),
+        let (peer, limits) = (PeerId { slot: from, generation: 1 }, self.limits.clone());
+        let mut refused = None;
+        self.sessions[from as usize].begin(false, Prefix::None);
+        let decoded = envelope::decode(body, Vec::new(), &limits, &mut |item| {
+            match self.sessions[from as usize].admit(item) {
+                Ok(request) => {
+                    self.node.handle(self.now, Input::Request { peer, request }, &mut self.out);
+                }
                 Err(no) => refused = Some(format!("{no:?}")),
             }
-            // Each moment is a turn, and a turn does no more than so much.
-            now.mono_ns += 1;
-            while node.wake_at().is_some_and(|at| at <= now.mono_ns) {
-                now.mono_ns += 1;
-                node.tick(*now, out);
-            }
-            for (to, reply) in out.drain().filter_map(Output::sent) {
-                match &reply {
-                    Reply::Run(run) => handed.push(run.id),
-                    Reply::Deliver(delivered) => handed.push(delivered.id),
-                    Reply::Error { error, .. } => refused = Some(error.to_string()),
-                    _ => {}
-                }
-                if let Err(no) = sessions[to.slot as usize].push(&reply) {
-                    refused = Some(no.to_string());
-                }
-            }
+            self.encode(&mut refused);
         });
         decoded.map_err(|no| no.to_string())?;
-        for session in sessions {
+        self.now.mono_ns += 1;
+        while self.node.wake_at().is_some_and(|at| at <= self.now.mono_ns) {
+            self.now.mono_ns += 1;
+            self.node.tick(self.now, &mut self.out);
+            self.encode(&mut refused);
+        }
+        self.last_event.clear();
+        for session in &mut self.sessions {
             while let Some(parcel) = session.take() {
-                *bytes += parcel.bytes() as u64;
+                self.bytes += parcel.bytes() as u64;
             }
         }
         refused.map_or(Ok(()), |why| Err(why.into()))
+    }
+
+    /// Writes what was decided to the peers it is for.
+    fn encode(&mut self, refused: &mut Option<String>) {
+        for (to, reply) in self.out.drain().filter_map(Output::sent) {
+            match &reply {
+                Reply::Run(run) => self.handed.push(run.id),
+                Reply::Deliver(delivered) => self.handed.push(delivered.id),
+                Reply::Error { error, .. } => *refused = Some(error.to_string()),
+                _ => {}
+            }
+            let session = &mut self.sessions[to.slot as usize];
+            if let Err(no) = session.push_sharing(&reply, &mut self.last_event) {
+                *refused = Some(no.to_string());
+            }
+        }
     }
 
     fn say_text(&mut self, from: u32, text: String) -> Outcome<()> {

@@ -1,6 +1,7 @@
 //! How one peer speaks: its encoding, whether it takes batches, and what a REQ still owes an
 //! answer.
 
+mod event;
 #[cfg(test)]
 mod tests;
 
@@ -13,6 +14,7 @@ use smol_str::SmolStr;
 
 use crate::envelope::{self, Bad, Batch, Decoded, Encoding, Item, Message, Pushed};
 use crate::router::Prefix;
+pub use event::LastEvent;
 
 /// A message on its way to one peer, with the runs in it.
 #[derive(Debug)]

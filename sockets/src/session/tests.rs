@@ -1,8 +1,10 @@
 //! What a REQ gets for what it sent, and a graph's one outcome.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use mpreg_patterns::base::Limits;
-use mpreg_patterns::ops::GraphReply;
+use mpreg_patterns::ops::{Delivery, Event, GraphReply};
 use mpreg_patterns::outbox::Parcel as _;
 use mpreg_patterns::values::{Body, Value};
 use rstest::rstest;
@@ -177,4 +179,44 @@ fn a_graph_has_one_outcome(#[case] bad: u32, #[values(false, true)] coalesces: b
     }
     assert_eq!(sent_parts, bad, "what came before it is out, nothing behind it");
     session.push(&part(0, false, Value::null())).expect("a later graph of that id is well");
+}
+
+/// An event is written once for all who hold its pattern in one encoding; each gets what it would
+/// have got by itself.
+#[test]
+fn an_event_is_one_message_for_many() {
+    let event = |payload: &'static str| {
+        let (topic, payload) = ("a.b".into(), Value::json(payload));
+        Arc::new(Event { topic, payload, headers: None, message: RunId(7) })
+    };
+    let (first, second) = (event("1"), event("2"));
+    let told = |event: &Arc<Event>, pattern: &str, seq| {
+        let (event, pattern) = (event.clone(), pattern.into());
+        Reply::Event(Delivery { event, pattern, seq, missed: 0 })
+    };
+    let (mut last, mut addresses) = (LastEvent::default(), Vec::new());
+    for (encoding, reply) in [
+        (Encoding::Json, told(&first, "a.*", 1)),
+        (Encoding::Json, told(&first, "a.*", 1)),
+        (Encoding::Json, told(&first, "a.*", 2)),
+        (Encoding::Json, told(&first, "#", 2)),
+        (Encoding::MsgPack, told(&first, "#", 2)),
+        (Encoding::MsgPack, told(&second, "#", 2)),
+        (Encoding::MsgPack, told(&second, "#", 2)),
+    ] {
+        let [mut shares, mut alone] = [(), ()].map(|()| {
+            let mut session = Session::default();
+            session.speak(encoding, false);
+            session
+        });
+        shares.push_sharing(&reply, &mut last).unwrap();
+        alone.push(&reply).unwrap();
+        let (got, wanted) = (shares.take().unwrap(), alone.take().unwrap());
+        assert_eq!(got.body(), wanted.body());
+        // Kept, so that no other message is put in its place.
+        addresses.push(got);
+    }
+    let addresses: Vec<_> = addresses.iter().map(|parcel| parcel.body().as_ptr()).collect();
+    let same: Vec<_> = addresses.windows(2).map(|pair| pair[0] == pair[1]).collect();
+    assert_eq!(same, [true, false, false, false, false, true]);
 }

@@ -68,12 +68,14 @@ pub struct Rules {
 /// while they drain.
 macro_rules! pass_on {
     ($node:ident, $buffer:ident, $take:ident, $now:ident, $out:ident) => {
-        let mut buffer = std::mem::take(&mut $node.$buffer);
-        for output in buffer.drain() {
-            $node.$take($now, output, $out);
-        }
-        if $node.$buffer.is_empty() {
-            $node.$buffer = buffer;
+        if !$node.$buffer.is_empty() {
+            let mut buffer = std::mem::take(&mut $node.$buffer);
+            for output in buffer.drain() {
+                $node.$take($now, output, $out);
+            }
+            if $node.$buffer.is_empty() {
+                $node.$buffer = buffer;
+            }
         }
     };
 }

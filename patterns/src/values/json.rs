@@ -400,6 +400,7 @@ fn code_point(rest: &str) -> (Option<char>, usize) {
 /// Appends `text` as a JSON string.
 pub fn put_string(out: &mut Vec<u8>, text: &str) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
+    out.reserve(text.len() + 2);
     out.push(b'"');
     let mut rest = text.as_bytes();
     loop {

@@ -9,6 +9,7 @@ use mpreg_patterns::base::{Code, Limits, Refusal};
 use mpreg_patterns::ops::{Reply, Request};
 use mpreg_patterns::values::{Cursor, Fault, Frames, Kind, Shape};
 
+use super::op::Op;
 use super::request::{Context, Incoming, checked};
 use super::{Bad, Decoded, Encoding, Item, attach, binary, read};
 
@@ -110,8 +111,9 @@ impl<'r> Reading<'r> {
 
     /// Reads one object that stands at the cursor.
     fn object<M: Incoming>(&self, cursor: &mut Cursor<'r>) -> Result<Result<M, Box<Bad>>, Refusal> {
-        let op = read::object(cursor, self.context.limits).map_err(unreadable)?;
-        Ok(op.and_then(|op| checked(&op, &self.context)).map_err(|mut bad| {
+        let then = |op: &Op<'_>| checked(op, &self.context);
+        let read = read::object(cursor, self.context.limits, then).map_err(unreadable)?;
+        Ok(read.map_err(|mut bad| {
             // Whatever else is wrong with it.
             if let Some(op) = bad.op.as_deref().filter(|op| !M::says(op)) {
                 bad.refusal = Refusal::brokers_own(op);

@@ -61,14 +61,19 @@ fields! {
     Unknown = b"unknown", At = b"at",
 }
 
-/// Reads one object, checked to its last byte: its op, or why it is none.
-pub(super) fn object<'a>(
+/// Reads one object, checked to its last byte, and makes of its op what `then` does; or tells why
+/// it is none. The op is large, so it goes no further than there.
+pub(super) fn object<'a, T>(
     cursor: &mut Cursor<'a>,
     limits: &Limits,
-) -> Result<Result<Op<'a>, Box<Bad>>, Fault> {
+    then: impl FnOnce(&Op<'a>) -> Result<T, Box<Bad>>,
+) -> Result<Result<T, Box<Bad>>, Fault> {
     let mut fields = Fields::new(*cursor);
     fields.fill(cursor)?;
-    Ok(fields.op(limits).map_err(|refusal| fields.bad(refusal)))
+    Ok(match fields.op(limits) {
+        Ok(op) => then(&op),
+        Err(refusal) => Err(fields.bad(refusal)),
+    })
 }
 
 /// Where the known fields of one object stand.
@@ -133,18 +138,23 @@ impl<'a> Fields<'a> {
         Box::new(Bad { id: id.map(|id| SmolStr::new(id.as_str())), op, run, refusal })
     }
 
-    /// Before the value of `field`, unless it is left out.
+    /// Before the value of `field`, unless it is left out, as most are.
+    #[inline]
     fn at(&self, field: Field) -> Option<Cursor<'a>> {
-        let (start, end) = self.spans[field as usize];
-        if end == 0 {
+        if self.spans[field as usize].1 == 0 {
             return None;
         }
+        self.found(field)
+    }
+
+    fn found(&self, field: Field) -> Option<Cursor<'a>> {
         let mut cursor = self.cursor;
-        cursor.jump(start as usize);
+        cursor.jump(self.spans[field as usize].0 as usize);
         let null = cursor.peek() == Ok(Shape::Null);
         (!null || matches!(field, Field::Result | Field::Payload)).then_some(cursor)
     }
 
+    #[inline]
     fn get<T>(
         &self,
         field: Field,
@@ -155,7 +165,15 @@ impl<'a> Fields<'a> {
         read(&mut cursor).map(Some).map_err(|_| takes(field, what))
     }
 
+    #[inline]
     fn text(&self, field: Field) -> Result<Option<Text<'a>>, Refusal> {
+        if self.spans[field as usize].1 == 0 {
+            return Ok(None);
+        }
+        self.found_text(field)
+    }
+
+    fn found_text(&self, field: Field) -> Result<Option<Text<'a>>, Refusal> {
         if self.plain >> field as u32 & 1 == 1 {
             let (start, end) = self.spans[field as usize];
             let within = &self.cursor.bytes()[start as usize + 1..end as usize - 1];

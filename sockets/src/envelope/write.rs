@@ -68,11 +68,15 @@ impl Writer<'_> {
         self.pairs = open.outer;
     }
 
-    /// A key of the protocol's own, in which nothing is escaped.
-    #[inline]
+    /// A key of the protocol's own, in which nothing is escaped. Always inlined: where its length
+    /// is known it is a store, not a copy.
+    #[inline(always)]
     fn key(&mut self, key: &'static str) {
         if self.kind == Kind::Json {
-            self.out.extend_from_slice(if self.pairs > 0 { b",\"" } else { b"\"" });
+            if self.pairs > 0 {
+                self.out.push(b',');
+            }
+            self.out.push(b'"');
             self.out.extend_from_slice(key.as_bytes());
             self.out.extend_from_slice(b"\":");
         } else {
@@ -102,20 +106,35 @@ impl Writer<'_> {
         }
     }
 
+    /// Text in which nothing is escaped: a word of the protocol's own, or a ULID.
+    #[inline]
+    fn word(&mut self, key: &'static str, text: &str) {
+        self.key(key);
+        if self.kind == Kind::MsgPack {
+            return msgpack::put_string(self.out, text);
+        }
+        self.out.push(b'"');
+        self.out.extend_from_slice(text.as_bytes());
+        self.out.push(b'"');
+    }
+
+    #[inline(always)]
     fn field(&mut self, key: &'static str, text: &str) {
         self.key(key);
         self.string(text);
     }
 
+    #[inline(always)]
     fn text(&mut self, key: &'static str, text: Option<&Text<'_>>) {
         if let Some(text) = text {
             self.field(key, text.as_str());
         }
     }
 
+    #[inline(always)]
     fn ulid(&mut self, key: &'static str, id: Option<u128>) {
         if let Some(id) = id {
-            self.field(key, RunId(id).text(&mut [0; 26]));
+            self.word(key, RunId(id).text(&mut [0; 26]));
         }
     }
 
@@ -126,6 +145,7 @@ impl Writer<'_> {
         }
     }
 
+    #[inline(always)]
     fn number(&mut self, key: &'static str, number: Option<u64>) {
         let Some(number) = number else { return };
         self.key(key);
@@ -144,6 +164,7 @@ impl Writer<'_> {
         }
     }
 
+    #[inline(always)]
     fn flag(&mut self, key: &'static str, flag: Option<bool>) {
         let Some(flag) = flag else { return };
         self.key(key);
@@ -157,6 +178,7 @@ impl Writer<'_> {
     }
 
     /// A flag that says something only when it is set.
+    #[inline(always)]
     fn set(&mut self, key: &'static str, flag: bool) {
         self.flag(key, flag.then_some(true));
     }
@@ -239,7 +261,7 @@ impl Writer<'_> {
 
     fn op(&mut self, op: &Op<'_>) -> Result<(), Fault> {
         let open = self.open();
-        self.field("op", op.name());
+        self.word("op", op.name());
         match op {
             Op::Ping { id } | Op::Pong { id } | Op::Bye { id } => self.text("id", id.as_ref()),
             Op::Hello { .. } | Op::Welcome { .. } => self.greeting(op)?,

@@ -69,8 +69,7 @@ const ZEROMQ_SRC: &[(&str, &str)] = &[
 ];
 
 /// The files that a message goes through, from the descriptor to the application and back. Their
-/// functions are short and call each other: about a third of their instructions are calls and
-/// returns where each file is an object of its own.
+/// functions are short and call each other across files; see docs/decisions/0002.
 const ON_THE_WAY: &[&str] = &[
     // Messages and what carries them from thread to thread.
     "msg.cpp",

@@ -322,6 +322,18 @@ async fn an_address_that_cannot_be_used_is_refused(#[case] address: &str, #[case
     assert!(matches!(error, Error::Address { .. }) && error.to_string().contains(told), "{error}");
 }
 
+/// A web server that does not let it in is there, and says why: no broker has to be started.
+#[tokio::test]
+async fn who_is_not_let_in_hears_why() {
+    let _turn = turn();
+    let broker = Broker::start();
+    let elsewhere = format!("{}/elsewhere", websocket(&broker));
+    let refused = Client::connect_as(&elsewhere, None, Duration::from_secs(2)).await;
+    let told =
+        "HTTP 404 Not Found, there is nothing at /elsewhere; docs/PROTOCOL.md lists the paths";
+    assert_eq!(refused.unwrap_err().to_string(), format!("cannot connect to {elsewhere}: {told}"));
+}
+
 /// `mpreg status` says how its connections do.
 #[test]
 fn the_status_tells_of_connections() {

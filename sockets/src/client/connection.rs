@@ -72,6 +72,9 @@ pub struct PathHealth {
     pub latency_ms: Option<f64>,
     /// Where the latency goes: `better`, `steady` or `worse`.
     pub trend: &'static str,
+    /// What a web server at the address said when it did not let the client in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
 }
 
 /// What a handle asks of the driver.

@@ -537,6 +537,7 @@ impl Driver {
     fn sweep(&mut self) {
         let now = Instant::now();
         self.swept = now;
+        self.paths.tell();
         let late: Vec<u64> =
             self.pending.iter().filter(|(_, p)| p.due <= now).map(|(&key, _)| key).collect();
         for key in late {

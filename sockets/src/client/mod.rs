@@ -67,7 +67,7 @@ pub enum Error {
     /// The client was closed. Nothing was sent.
     #[error("this client is closed")]
     Closed,
-    /// The address cannot be used. Nothing was sent.
+    /// The address cannot be used, or who is there lets nobody in. Nothing was sent.
     #[error("cannot connect to {address}: {why}")]
     Address {
         /// The address.
@@ -145,7 +145,11 @@ impl Client {
             Ok(_) | Err(Error::Closed) => Err(Error::NoBroker { address: address.into() }),
             Err(Error::Refused(refusal)) if refusal.is(Code::Timeout) => {
                 lane.close();
-                Err(Error::NoBroker { address: address.into() })
+                let refusal = lane.paths().into_iter().find_map(|path| path.refusal);
+                Err(refusal.map_or_else(
+                    || Error::NoBroker { address: address.into() },
+                    |why| Error::Address { address: address.into(), why: why.into() },
+                ))
             }
             Err(error) => Err(error),
         }

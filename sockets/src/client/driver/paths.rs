@@ -182,7 +182,7 @@ impl Paths {
     }
 
     /// Lets whoever asks know how the connections do.
-    fn tell(&self) {
+    pub(super) fn tell(&self) {
         let told = self.paths.iter().zip(self.rules.paths()).enumerate();
         let told = told.map(|(at, (path, (state, health)))| PathHealth {
             address: path.address.to_string(),
@@ -192,6 +192,7 @@ impl Paths {
             success: health.success(),
             latency_ms: health.latency_ms(),
             trend: health.trend().as_str(),
+            refusal: path.transport.as_ref().and_then(Transport::refusal).map(Into::into),
         });
         self.lane.set_paths(told.collect());
     }

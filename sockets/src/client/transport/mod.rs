@@ -52,6 +52,14 @@ impl Transport {
         ZeroMq::connect(address).map(Self::ZeroMq).map_err(|why| wrong(why.to_string()))
     }
 
+    /// What somebody at the address said who does not let it in.
+    pub(super) fn refusal(&self) -> Option<&str> {
+        match self {
+            Self::ZeroMq(_) => None,
+            Self::WebSocket(socket) => socket.refusal(),
+        }
+    }
+
     /// What is there, without waiting.
     pub(super) fn receive(&mut self) -> Option<Heard> {
         match self {

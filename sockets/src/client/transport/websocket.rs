@@ -46,6 +46,8 @@ pub(in crate::client) struct WebSocket {
     /// Pulses since the last word of the broker.
     quiet: u32,
     pause: Duration,
+    /// What a server said that did not let it in.
+    refusal: Option<String>,
 }
 
 impl WebSocket {
@@ -61,8 +63,22 @@ impl WebSocket {
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (at, url) = (at.to_owned(), format!("ws://{at}{path}"));
         let state = State::Dialling(dial(&at, &url));
-        let (heard, pause) = (None, RECONNECT);
-        Ok(Self { at, url, state, heard, is_full: false, unflushed: false, pulse, quiet: 0, pause })
+        Ok(Self {
+            at,
+            url,
+            state,
+            heard: None,
+            is_full: false,
+            unflushed: false,
+            pulse,
+            quiet: 0,
+            pause: RECONNECT,
+            refusal: None,
+        })
+    }
+
+    pub(super) fn refusal(&self) -> Option<&str> {
+        self.refusal.as_deref()
     }
 
     pub(super) fn receive(&mut self) -> Option<Heard> {
@@ -119,6 +135,7 @@ impl WebSocket {
                     Ok(stream) => {
                         self.state = State::Open(Box::new(stream));
                         (self.quiet, self.pause) = (0, RECONNECT);
+                        self.refusal = None;
                         self.pulse.reset();
                         if std::mem::take(&mut self.is_full) {
                             return Poll::Ready(());
@@ -126,6 +143,7 @@ impl WebSocket {
                     }
                     Err(fault) => {
                         log::debug!("{}: {fault}", self.url);
+                        self.refusal = refusal(&fault);
                         self.rest();
                     }
                 },
@@ -210,6 +228,16 @@ fn poll_open(stream: &mut Stream, context: &mut Context<'_>, unflushed: bool) ->
 fn heard(whole: Bytes) -> Heard {
     let (body, frames) = parts::split(whole).unwrap_or_else(|whole| (whole, Vec::new()));
     Heard::Message(body, frames)
+}
+
+/// What a server answered instead of opening a WebSocket: its status, and why if it is one of ours.
+fn refusal(fault: &Fault) -> Option<String> {
+    let Fault::Http(response) = fault else { return None };
+    let body = response.body().as_deref().unwrap_or_default();
+    let told: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let why = told.as_ref().and_then(|told| told["error"]["message"].as_str());
+    let why = why.map(|why| format!(", {why}")).unwrap_or_default();
+    Some(format!("HTTP {}{why}", response.status()))
 }
 
 /// For a look that is not to wake anybody: [`WebSocket::poll`] comes after it.

@@ -119,6 +119,11 @@ def test_a_call_and_a_step_ask_for_a_cluster():
                 assert peer.ask({**call, "cluster": cluster})["result"] == cluster
             steps = [{"name": "s", "fun": "where", "cluster": "eu"}]
             assert peer.ask({"op": "graph", "id": "g", "steps": steps})["results"] == {"s": "eu"}
+            check = {"steps": [{"name": "h", "fun": "where"}, *steps]}
+            report = peer.call("mpreg.graph.check", kwargs=check)
+            places = [(row["cluster"], row["worker"]) for row in report["result"]["placement"]]
+            assert [cluster for cluster, _ in places] == [None, "eu"]
+            assert len({worker for _, worker in places}) == 2, places
             error = peer.ask({**call, "cluster": "us"})["error"]
             assert (error["code"], error["field"]) == ("no_location", "cluster")
             assert error["message"] == "nobody in us runs where; it is in eu, main"

@@ -192,12 +192,12 @@ fn arguments(#[case] script: &str) {
         {"name":"a","fun":"load","version":"1"},{"name":"b","fun":"load"},
         {"name":"c","fun":"sum","args":[{"$ref":"a"},{"$ref":"b"}]}]}
     → c1 result a {"ok":true,"steps":3,"arrows":2,"levels":2,"placement":[{"fun":"load",
-        "version":"1","locs":[],"worker":"w1","missing":null},{"fun":"load","version":null,
-        "locs":[],"worker":"w1","missing":null},{"fun":"sum","version":null,"locs":[],"worker":"w1",
-        "missing":null}],"plan":[{"name":"a","fun":"load","level":0,"inputs":[],"returned":false,
-        "worker":"w1"},{"name":"b","fun":"load","level":0,"inputs":[],"returned":false,
-        "worker":"w1"},{"name":"c","fun":"sum","level":1,"inputs":["a","b"],"returned":true,
-        "worker":"w1"}]}
+        "version":"1","locs":[],"cluster":null,"worker":"w1","missing":null},{"fun":"load",
+        "version":null,"locs":[],"cluster":null,"worker":"w1","missing":null},{"fun":"sum",
+        "version":null,"locs":[],"cluster":null,"worker":"w1","missing":null}],"plan":[{"name":"a",
+        "fun":"load","level":0,"inputs":[],"returned":false,"worker":"w1"},{"name":"b","fun":"load",
+        "level":0,"inputs":[],"returned":false,"worker":"w1"},{"name":"c","fun":"sum","level":1,
+        "inputs":["a","b"],"returned":true,"worker":"w1"}]}
 "#
 )]
 #[case::all_busy_is_no_reason(
@@ -209,8 +209,9 @@ fn arguments(#[case] script: &str) {
     c1 calls y f
     c1 calls a mpreg.graph.check {"steps":[{"name":"a","fun":"f"}]}
     → c1 result a {"ok":true,"steps":1,"arrows":0,"levels":1,"placement":[{"fun":"f","version":null,
-        "locs":[],"worker":"all busy, 1 in line","missing":null}],"plan":[{"name":"a","fun":"f",
-        "level":0,"inputs":[],"returned":true,"worker":"all busy, 1 in line"}]}
+        "locs":[],"cluster":null,"worker":"all busy, 1 in line","missing":null}],
+        "plan":[{"name":"a","fun":"f","level":0,"inputs":[],"returned":true,"worker":"all busy, 1
+        in line"}]}
     w1 returns f 1
     → c1 result x 1
     → w1 run f
@@ -224,7 +225,7 @@ fn arguments(#[case] script: &str) {
     → c1 graph a error at a unknown_function: no worker offers f [fun]
     c1 calls a mpreg.graph.check {"steps":[{"name":"a","fun":"f","wait":true}]}
     → c1 result a {"ok":true,"steps":1,"arrows":0,"levels":1,"placement":[{"fun":"f","version":null,
-        "locs":[],"worker":null,"missing":"unknown_function: no worker offers f"}],
+        "locs":[],"cluster":null,"worker":null,"missing":"unknown_function: no worker offers f"}],
         "plan":[{"name":"a","fun":"f","level":0,"inputs":[],"returned":true,"worker":null}]}
     c1 calls a mpreg.graph.check {"steps":[]}
     → c1 graph a error bad_graph: a graph needs a step [steps]
@@ -248,11 +249,11 @@ fn arguments(#[case] script: &str) {
     c1 calls a mpreg.graph.check {"dot":true,"steps":[{"name":"a \"q\"","fun":"f"},
         {"name":"b","fun":"f","after":["a \"q\""]}]}
     → c1 result a {"ok":true,"steps":2,"arrows":1,"levels":2,"placement":[{"fun":"f","version":null,
-        "locs":[],"worker":"w1","missing":null}],"plan":[{"name":"a \"q\"","fun":"f","level":0,
-        "inputs":[],"returned":false,"worker":"w1"},{"name":"b","fun":"f","level":1,"inputs":["a
-        \"q\""],"returned":true,"worker":"w1"}],"dot":"digraph steps {\n  rankdir=LR;\n  node
-        [shape=box];\n  \"a \\\"q\\\"\" [label=\"a \\\"q\\\"\\nf\"];\n  \"b\" [label=\"b\\nf\"];\n
-        \"a \\\"q\\\"\" -> \"b\";\n}\n"}
+        "locs":[],"cluster":null,"worker":"w1","missing":null}],"plan":[{"name":"a \"q\"","fun":"f",
+        "level":0,"inputs":[],"returned":false,"worker":"w1"},{"name":"b","fun":"f","level":1,
+        "inputs":["a \"q\""],"returned":true,"worker":"w1"}],"dot":"digraph steps {\n
+        rankdir=LR;\n  node [shape=box];\n  \"a \\\"q\\\"\" [label=\"a \\\"q\\\"\\nf\"];\n  \"b\"
+        [label=\"b\\nf\"];\n  \"a \\\"q\\\"\" -> \"b\";\n}\n"}
 "#
 )]
 #[case::impact(
@@ -263,9 +264,9 @@ fn arguments(#[case] script: &str) {
         {"name":"b","fun":"f"},{"name":"c","fun":"f","after":["b"]},
         {"name":"d","fun":"f","after":["a","c"]}]}
     → c1 result a {"ok":true,"steps":4,"arrows":3,"levels":3,"placement":[{"fun":"f","version":null,
-        "locs":[],"worker":"w1","missing":null}],"plan":[{"name":"a","fun":"f","level":0,
-        "inputs":[],"returned":true,"worker":"w1"},{"name":"b","fun":"f","level":0,"inputs":[],
-        "returned":false,"worker":"w1"},{"name":"c","fun":"f","level":1,"inputs":["b"],
+        "locs":[],"cluster":null,"worker":"w1","missing":null}],"plan":[{"name":"a","fun":"f",
+        "level":0,"inputs":[],"returned":true,"worker":"w1"},{"name":"b","fun":"f","level":0,
+        "inputs":[],"returned":false,"worker":"w1"},{"name":"c","fun":"f","level":1,"inputs":["b"],
         "returned":false,"worker":"w1"},{"name":"d","fun":"f","level":2,"inputs":["a","c"],
         "returned":false,"worker":"w1"}],"impact":{"step":"b","count":2,"steps":["c","d"]}}
     c1 calls a mpreg.graph.check {"impact":"z","steps":[{"name":"a","fun":"f"}]}

@@ -153,6 +153,7 @@ impl Graph {
                 "fun": ask.fun.as_str(),
                 "version": ask.options.version.as_deref(),
                 "locs": ask.options.locs.iter().map(SmolStr::as_str).collect::<Vec<_>>(),
+                "cluster": ask.options.cluster.as_deref(),
                 "worker": answer.as_ref().ok(),
                 "missing": answer.as_ref().err().map(ToString::to_string),
             })

@@ -221,6 +221,7 @@ fn several_brokers(#[values(0, 1, 2, 3, 4, 5)] which: usize) {
     assert_eq!(sum.moved > 0 && sum.again > 0, scenario.fault_ms > 0);
     assert_eq!(sum.full > 0, scenario.room < CALM.room);
     assert!(sum.twice == 0 || scenario.fault_ms > 0);
+    assert!(sum.heard > sum.lost && (sum.lost > 0) == (scenario.fault_ms > 0));
 }
 
 /// The same seed is the same run: without that, no seed could be replayed.

@@ -154,6 +154,11 @@ impl Store {
         Some(told)
     }
 
+    /// Whether the broker has what is in it, and can write to it.
+    pub(crate) const fn is_open(&self) -> bool {
+        self.opens_ns.is_none() && self.heard == self.epoch
+    }
+
     /// When it next has something to do or to tell.
     pub(crate) fn wake_at(&self) -> Option<u64> {
         let told = self.told.front().map(|(at_ns, _)| *at_ns);

@@ -1,6 +1,6 @@
 //! Who uses several brokers: callers and workers, senders and takers, each at one of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use mpreg_patterns::base::{Code, Rng, RunId};
@@ -11,6 +11,7 @@ use mpreg_patterns::ops::{
 use mpreg_patterns::values::{Body, Value};
 use smol_str::{SmolStr, ToSmolStr, format_smolstr};
 
+use super::events;
 use super::ledger::Ledger;
 use crate::peers::MS;
 use crate::publishers::builtin;
@@ -51,6 +52,11 @@ pub(super) enum Role {
     Planner {
         asked: Option<SmolStr>,
     },
+    Publisher {
+        open: BTreeSet<SmolStr>,
+    },
+    /// Hears what is published anywhere.
+    Listener,
 }
 
 /// Where a message was sent.
@@ -116,6 +122,7 @@ impl Guest {
                 vec![(0, Request::Offer(Box::new(offer)))]
             }
             Role::Taker { queue, .. } => vec![(0, consume(queue))],
+            Role::Listener => vec![(0, events::listen())],
             _ => Vec::new(),
         }
     }
@@ -143,7 +150,8 @@ impl Guest {
                     ledger.may_have_taken(PLANNED);
                 }
             }
-            Role::Worker { .. } => {}
+            Role::Publisher { open } => open.clear(),
+            Role::Worker { .. } | Role::Listener => {}
         }
     }
 
@@ -155,7 +163,8 @@ impl Guest {
             Role::Taker { in_hand, .. } => in_hand.is_empty(),
             Role::Fetcher { asked, in_hand } => asked.is_none() && in_hand.is_empty(),
             Role::Planner { asked } => asked.is_none(),
-            Role::Worker { .. } => true,
+            Role::Publisher { open } => open.is_empty(),
+            Role::Worker { .. } | Role::Listener => true,
         }
     }
 
@@ -176,8 +185,14 @@ impl Guest {
                 *asked = Some(graph.id.clone());
                 Request::Graph(Box::new(graph))
             }
+            Role::Publisher { open } => {
+                self.next_ns += 60 * MS;
+                let (id, publish) = ledger.events.publish(self.at);
+                assert!(open.insert(id));
+                publish
+            }
             Role::Fetcher { .. } | Role::Planner { .. } => return Vec::new(),
-            Role::Worker { .. } | Role::Taker { .. } => {
+            Role::Worker { .. } | Role::Taker { .. } | Role::Listener => {
                 self.next_ns = u64::MAX;
                 return Vec::new();
             }
@@ -202,7 +217,12 @@ impl Guest {
                 return vec![(MS * (1 + number % 20), result)];
             }
             (Role::Worker { .. }, Reply::Offered { .. } | Reply::Cancel { .. })
-            | (Role::Taker { .. }, Reply::Consumed { .. }) => {}
+            | (Role::Taker { .. }, Reply::Consumed { .. })
+            | (Role::Listener, Reply::Subscribed { .. }) => {}
+            (Role::Publisher { open }, Reply::Published { id, .. }) => {
+                assert!(open.remove(id), "one outcome");
+            }
+            (Role::Listener, Reply::Event(told)) => ledger.events.heard(now_ns, self.at, told),
             (Role::Sender { open }, Reply::Sent { id, message, queues, near, .. }) => {
                 let target = open.remove(id).expect("one outcome");
                 ledger.sent(&target, *message, *queues, *near);

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mpreg_patterns::base::RunId;
 use smol_str::SmolStr;
 
+use super::events::Events;
 use super::guests::{self, Target};
 
 #[derive(Debug, Default)]
@@ -41,6 +42,8 @@ pub(crate) struct Tally {
     pub(crate) twice: u64,
     pub(crate) faults: u64,
     pub(crate) full: u64,
+    pub(crate) heard: u64,
+    pub(crate) lost: u64,
 }
 
 impl Tally {
@@ -54,6 +57,8 @@ impl Tally {
         self.twice += other.twice;
         self.faults += other.faults;
         self.full += other.full;
+        self.heard += other.heard;
+        self.lost += other.lost;
     }
 }
 
@@ -76,6 +81,7 @@ pub(super) struct Ledger {
     taken: BTreeMap<String, u32>,
     next: u64,
     pub(super) refused: u64,
+    pub(super) events: Events,
     /// Whether a message may come again that was settled: its queue's broker was killed, and has
     /// forgotten that it was handed over already.
     pub(super) forgetful: bool,
@@ -188,6 +194,7 @@ impl Ledger {
         self.tally.calls = self.calls.len() as u64;
         self.tally.sent = self.sent.len() as u64;
         self.tally.copies = self.copies.len() as u64;
+        (self.tally.heard, self.tally.lost) = (self.events.count, self.events.lost);
         self.tally
     }
 }

@@ -1,11 +1,12 @@
 //! Several whole brokers, joined by links that fall, with peers at each of them.
 
+mod events;
 mod guests;
 mod ledger;
 mod member;
 mod wires;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mpreg_patterns::base::{Rng, Time};
 use mpreg_patterns::federation::{self, Message};
@@ -186,6 +187,12 @@ impl World {
             roles.push((at, Role::Sender { open: BTreeMap::new() }));
             let functions = vec![at % guests::FUNCTIONS, (at + 1) % guests::FUNCTIONS];
             roles.push((at, Role::Worker { functions }));
+            if at < events::PUBLISHERS {
+                roles.push((at, Role::Publisher { open: BTreeSet::new() }));
+            }
+            if at < events::LISTENERS {
+                roles.push((at, Role::Listener));
+            }
             if at.is_multiple_of(2) {
                 roles.push((at, Role::Fetcher { asked: None, in_hand: BTreeMap::new() }));
             } else {
@@ -237,13 +244,24 @@ impl World {
         self.calm();
         let emptied = self.until(TROUBLE_NS + REST_NS, |world| world.left().is_empty());
         assert!(emptied, "something is left: {}", self.left());
-        self.guests.iter_mut().for_each(|guest| guest.next_ns = u64::MAX);
+        self.last_words();
         let rested = self.until(self.now.mono_ns + REST_NS, |world| world.unrest().is_empty());
         assert!(rested, "it does not come to rest: {}", self.unrest());
         let stores = self.members().map(|member| &member.store);
         let damaged = stores.flat_map(|store| &store.damaged);
         let damaged = damaged.map(|message| guests::number_of(&message.event.payload)).collect();
         self.ledger.close(&damaged)
+    }
+
+    /// All who publish do so once more, and then nobody begins anything.
+    fn last_words(&mut self) {
+        for guest in 0..self.guests.len() {
+            if matches!(self.guests[guest].role, Role::Publisher { .. }) {
+                self.guests[guest].next_ns = self.now.mono_ns;
+                self.wake(guest);
+            }
+            self.guests[guest].next_ns = u64::MAX;
+        }
     }
 
     /// Until it is so, or that time. Looked at once in a while.
@@ -485,6 +503,7 @@ impl World {
         let broker = Member::new(self.now, member, epoch + 1, *store);
         self.places[member] = Place::Up(Box::new(broker));
         self.with(member, |_, _| ());
+        self.ledger.events.begun(self.now.mono_ns, member);
         for guest in 0..self.guests.len() {
             if self.guests[guest].at == member {
                 self.connect(guest);
@@ -527,6 +546,10 @@ impl World {
         if self.members().count() < count || !self.wires.iter().all(Wire::is_up) {
             return "a link or a broker is down".into();
         }
+        // What is on a disk that has failed is in no queue until it is opened again.
+        if !self.members().all(|member| member.store.is_open()) {
+            return "a store is closed".into();
+        }
         let now = self.now;
         for (number, place) in self.places.iter_mut().enumerate() {
             let Place::Up(member) = place else { continue };
@@ -549,7 +572,9 @@ impl World {
 
     /// What is not yet as it should be.
     fn unrest(&mut self) -> String {
-        let mut found = self.left();
+        let listeners = self.guests.iter().filter(|guest| matches!(guest.role, Role::Listener));
+        let unheard = self.ledger.events.unheard(listeners.map(|guest| guest.at));
+        let mut found = unheard + &self.left();
         for (number, guest) in self.guests.iter().enumerate() {
             if !guest.is_idle() {
                 found += &format!("guest {number} waits; ");

@@ -119,7 +119,7 @@ impl Federation {
                 self.counters.withheld += 1;
                 continue;
             }
-            let count = self.spread.entry(node.clone()).or_default();
+            let count = self.spread.entry(node.clone()).or_insert(self.forgotten);
             *count += 1;
             to.push((node, *count));
         }
@@ -183,18 +183,20 @@ impl Federation {
 
     fn take_event(&mut self, spread: &Spread, count: u64, out: &mut Out<Output>) {
         let Life { node, epoch } = &spread.from;
-        let last = self.gathered.insert(node.clone(), (*epoch, count));
-        let last = last.filter(|(of, _)| of == epoch).map(|(_, last)| last);
-        if let Some(last) = last.filter(|last| count <= *last) {
-            self.gathered.insert(node.clone(), (*epoch, last));
+        let last = self.gathered.get(node).copied();
+        // What comes late was told as a gap already.
+        if last.is_some_and(|last| (*epoch, count) <= last) {
             self.counters.dropped += 1;
             return;
         }
+        self.gathered.insert(node.clone(), (*epoch, count));
         if !self.takes(node, &spread.topic) {
             self.counters.withheld += 1;
             return;
         }
-        let lost = last.map_or(0, |last| count - last - 1);
+        // Whoever begins anew counts from 1; where it was when this broker began is not known.
+        let before = |(of, last)| if of == *epoch { last } else { 0 };
+        let lost = last.map_or(0, |last| count.saturating_sub(before(last) + 1));
         let kind = if spread.kind == Kind::Json as u8 { Kind::Json } else { Kind::Bytes };
         let headers = spread.headers.clone();
         let event = Event {

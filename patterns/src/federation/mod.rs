@@ -184,6 +184,9 @@ pub struct Federation {
     reached: BTreeMap<SmolStr, Reached>,
     /// Events that were for each broker, and those that came from each, with its epoch.
     spread: BTreeMap<SmolStr, u64>,
+    /// The most that were for a broker which is forgotten: if it comes again and has not forgotten
+    /// this one, it must not take what is new for what it has.
+    forgotten: u64,
     gathered: BTreeMap<SmolStr, (u64, u64)>,
     /// When brokers were last reachable that are not any more.
     away: BTreeMap<SmolStr, u64>,
@@ -252,6 +255,7 @@ impl Federation {
             links,
             reached,
             spread,
+            forgotten: 0,
             gathered,
             away,
             conversations: 0,
@@ -505,7 +509,7 @@ impl Federation {
             self.homes.forget(&node);
             self.rules.forget(&node);
             self.passages.remove(&node);
-            self.spread.remove(&node);
+            self.forgotten = self.forgotten.max(self.spread.remove(&node).unwrap_or_default());
             self.gathered.remove(&node);
         }
     }

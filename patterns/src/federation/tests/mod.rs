@@ -5,7 +5,7 @@ mod world;
 
 use rstest::rstest;
 
-use super::{Federation, Input, Known, Life, LinkId, Message, Output};
+use super::{Federation, Input, Known, Life, LinkId, Message, Output, Spread};
 use crate::base::{Out, Time};
 use world::World;
 
@@ -107,6 +107,42 @@ fn an_event_crosses_a_link_once() {
     world.publish(0, "a.d", 5);
     world.run_ms(100);
     assert_eq!(world.gathered(4), [(0, 1, 0), (0, 5, 2)]);
+}
+
+/// What comes is numbered in each life of the broker it comes from: taken is what is new, and what
+/// is missing before it was lost.
+#[rstest]
+#[case::all(&[(1, 4), (1, 5), (1, 6)], &[(4, 0), (5, 0), (6, 0)])]
+#[case::a_gap(&[(1, 1), (1, 4)], &[(1, 0), (4, 2)])]
+#[case::again_and_late(&[(1, 3), (1, 3), (1, 2), (1, 4)], &[(3, 0), (4, 0)])]
+#[case::a_new_life(&[(1, 7), (2, 1)], &[(7, 0), (1, 0)])]
+#[case::nonsense(&[(1, 7), (2, 0)], &[(7, 0), (0, 0)])]
+#[case::a_gap_in_a_new_life(&[(1, 7), (2, 3)], &[(7, 0), (3, 2)])]
+#[case::late_from_an_earlier_life(&[(2, 1), (1, 9), (2, 2)], &[(1, 0), (2, 0)])]
+fn events_are_counted(#[case] come: &[(u64, u64)], #[case] taken: &[(u128, u64)]) {
+    let life = |node: &str, epoch| Life { node: node.into(), epoch };
+    let mut federation = Federation::new(life("a", 5), 1);
+    let (link, mut out) = (LinkId(1), Out::new());
+    let up = Input::Up { link, peer: life("b", 1), cost_us: 1 };
+    federation.handle(Time::default(), up, &mut out);
+    for &(epoch, count) in come {
+        let message = Message::Spread(Spread {
+            from: life("b", epoch),
+            to: vec![("a".into(), count)],
+            path: vec!["b".into()],
+            topic: "t".into(),
+            kind: 1,
+            payload: "1".into(),
+            headers: None,
+            message: count.into(),
+        });
+        federation.handle(Time::default(), Input::Heard { link, message }, &mut out);
+    }
+    let events = out.drain().filter_map(|output| match output {
+        Output::Event { event, lost, .. } => Some((event.message.0, lost)),
+        _ => None,
+    });
+    assert_eq!(events.collect::<Vec<_>>(), taken);
 }
 
 /// Who is called as a broker that began later is told once, and again when it is so again.

@@ -241,6 +241,11 @@ async fn rows(client: &Client, name: Option<&str>) -> Result<Vec<Json>, Failure>
     Ok(all["queues"].as_array_mut().map(std::mem::take).unwrap_or_default())
 }
 
+/// What the broker tells of a queue whose messages it cannot count.
+fn is_closed(row: &Json) -> bool {
+    row["store"] == "failed"
+}
+
 const COLUMNS: [&str; 6] = ["queue", "ready", "in_flight", "delayed", "dead", "consumers"];
 const HEADING: [&str; 6] = ["QUEUE", "READY", "IN FLIGHT", "DELAYED", "DEAD", "CONSUMERS"];
 
@@ -256,6 +261,9 @@ async fn list(format: Format, client: &Client, name: Option<&str>) -> Result<(),
         Format::Table => {
             let row = |item: &Json| COLUMNS.iter().map(|column| cell(&item[column])).collect();
             table(&HEADING, &rows.iter().map(row).collect::<Vec<_>>());
+            if rows.iter().any(is_closed) {
+                line("the store has failed: what is on disk is not counted until it is open again");
+            }
         }
     }
     Ok(())
@@ -290,7 +298,7 @@ async fn watch(
                 Format::Quiet => true,
                 Format::Table => try_line(&format!(
                     "{}: ready {} | in flight {} | delayed {} | dead {} | in {rate_in}/s | out \
-                     {rate_out}/s | redelivered {} | consumers {} | oldest {} ms",
+                     {rate_out}/s | redelivered {} | consumers {} | oldest {} ms{}",
                     cell(&row["queue"]),
                     row["ready"],
                     row["in_flight"],
@@ -299,6 +307,7 @@ async fn watch(
                     row["counters"]["redelivered"],
                     row["consumers"],
                     cell(&row["oldest_ms"]),
+                    if is_closed(row) { " | the store has failed" } else { "" },
                 )),
             };
             if !open {

@@ -168,6 +168,10 @@ impl Queues {
             "oldest_ms": oldest.map(|at_ms| now.wall_ms.saturating_sub(at_ms)),
             "counters": queue.counters.as_deref().copied().unwrap_or_default(),
         });
+        // Nothing is known of what is on a disk until it is opened again.
+        if self.failed.is_some() && queue.stored() {
+            row["store"] = self.store_state().into();
+        }
         if whole {
             let group = |line: &super::Line| {
                 json!({

@@ -130,6 +130,33 @@ fn taking(#[case] script: &str) {
     → c1 sent d fsync 1
 "#
 )]
+// What is on the disk is not counted while that is closed, and the queue says so.
+#[case::what_is_on_a_disk_that_fails(
+    r#"
+    c1 sends a jobs 1
+    → c1 sent a fsync 1
+    store syncs
+    store fails
+    c1 calls b mpreg.queue.stats {"name":"jobs"}
+    → c1 result b {"queue":"jobs","durability":"fsync","ready":0,"in_flight":0,"delayed":0,"dead":0,
+        "bytes":0,"consumers":0,"oldest_ms":null,"counters":{"enqueued":1,"delivered":0,
+        "redelivered":0,"acked":0,"nacked":0,"lapsed":0,"dead":0,"dropped":0,"refused":0,
+        "repeated":0,"unroutable":0,"damaged":0},"store":"failed","groups":[{"group":null,"ready":0,
+        "in_flight":0,"delayed":0,"dead":0,"consumers":0}],"settings":{"durability":"fsync",
+        "kind":"fifo","max_attempts":10,"lease_ms":30000,"backoff_ms":1000,"ttl_ms":null,
+        "max_count":100000000,"max_bytes":68719476736,"when_full":"refuse","dedup_ms":120000,
+        "bind":[]}}
+    store opens
+    c1 calls c mpreg.queue.stats {"name":"jobs"}
+    → c1 result c {"queue":"jobs","durability":"fsync","ready":1,"in_flight":0,"delayed":0,"dead":0,
+        "bytes":185,"consumers":0,"oldest_ms":null,"counters":{"enqueued":1,"delivered":0,
+        "redelivered":0,"acked":0,"nacked":0,"lapsed":0,"dead":0,"dropped":0,"refused":0,
+        "repeated":0,"unroutable":0,"damaged":0},"groups":[{"group":null,"ready":1,"in_flight":0,
+        "delayed":0,"dead":0,"consumers":0}],"settings":{"durability":"fsync","kind":"fifo",
+        "max_attempts":10,"lease_ms":30000,"backoff_ms":1000,"ttl_ms":null,"max_count":100000000,
+        "max_bytes":68719476736,"when_full":"refuse","dedup_ms":120000,"bind":[]}}
+"#
+)]
 #[case::a_queue_made_anew_on_a_disk_that_fails(
     r#"
     c1 calls a mpreg.queue.declare {"name":"jobs","max_attempts":3}
